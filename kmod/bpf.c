@@ -1,0 +1,506 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The hook: struct ubd_bpf_ops as a struct_ops type, the registry of programs
+ * by name, and which device asks which.
+ *
+ * The hot path holds plain RCU and nothing else. ubd_bpf_mutex orders
+ * registration, update, removal, binding and listing: the core calls unreg
+ * from a link's last put without any lock of its own.
+ */
+#include <linux/bpf.h>
+#include <linux/bpf_verifier.h>
+#include <linux/btf.h>
+#include <linux/btf_ids.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+#include "ubd.h"
+#include "verdict.h"
+
+/* This many bad verdicts within a second, and the program goes. */
+#define UBD_EJECT_AFTER	64
+
+static DEFINE_MUTEX(ubd_bpf_mutex);	/* registry, bindings */
+static LIST_HEAD(ubd_progs);		/* of struct ubd_prog, ubd_bpf_mutex */
+
+/* The BTF type of map()'s argument; set at the first program load. */
+static const struct btf_type *ubd_io_type;
+static bool ubd_bpf_ready;
+
+/* ---- what the verifier lets a program do ---- */
+
+static const struct bpf_func_proto *
+ubd_func_proto(enum bpf_func_id id, const struct bpf_prog *prog)
+{
+	switch (id) {
+	case BPF_FUNC_map_lookup_elem:
+	case BPF_FUNC_map_update_elem:
+	case BPF_FUNC_map_delete_elem:
+	case BPF_FUNC_map_push_elem:
+	case BPF_FUNC_map_pop_elem:
+	case BPF_FUNC_map_peek_elem:
+	case BPF_FUNC_map_lookup_percpu_elem:
+	case BPF_FUNC_ktime_get_ns:
+	case BPF_FUNC_ktime_get_boot_ns:
+	case BPF_FUNC_ktime_get_coarse_ns:
+	case BPF_FUNC_jiffies64:
+	case BPF_FUNC_get_smp_processor_id:
+	case BPF_FUNC_get_numa_node_id:
+	case BPF_FUNC_get_prandom_u32:
+	case BPF_FUNC_ringbuf_output:
+	case BPF_FUNC_ringbuf_reserve:
+	case BPF_FUNC_ringbuf_submit:
+	case BPF_FUNC_ringbuf_discard:
+	case BPF_FUNC_ringbuf_query:
+	case BPF_FUNC_loop:
+	case BPF_FUNC_strncmp:
+	case BPF_FUNC_trace_printk:
+	case BPF_FUNC_trace_vprintk:
+		return bpf_base_func_proto(id, prog);
+	default:
+		return NULL;
+	}
+}
+
+static bool ubd_is_valid_access(int off, int size, enum bpf_access_type type,
+				const struct bpf_prog *prog,
+				struct bpf_insn_access_aux *info)
+{
+	return bpf_tracing_btf_ctx_access(off, size, type, prog, info);
+}
+
+#define UBD_MAY_STORE(member)					\
+	(off == offsetof(struct ubd_bpf_io, member) &&		\
+	 size == sizeof_field(struct ubd_bpf_io, member))
+
+/*
+ * The verifier asks about stores through any kernel pointer, not only ours:
+ * the type decides first, then exactly the answer's fields.
+ */
+static int ubd_btf_struct_access(struct bpf_verifier_log *log,
+				 const struct bpf_reg_state *reg, int off,
+				 int size)
+{
+	const struct btf_type *t = btf_type_by_id(reg->btf, reg->btf_id);
+
+	if (!t || t != READ_ONCE(ubd_io_type)) {
+		bpf_log(log, "only struct ubd_bpf_io may be written\n");
+		return -EACCES;
+	}
+	if (UBD_MAY_STORE(slot) || UBD_MAY_STORE(map_sector) ||
+	    UBD_MAY_STORE(map_sectors))
+		return SCALAR_VALUE;
+	bpf_log(log, "only slot, map_sector and map_sectors of struct ubd_bpf_io may be written, each whole (off %d size %d)\n",
+		off, size);
+	return -EACCES;
+}
+
+static const struct bpf_verifier_ops ubd_verifier_ops = {
+	.get_func_proto		= ubd_func_proto,
+	.is_valid_access	= ubd_is_valid_access,
+	.btf_struct_access	= ubd_btf_struct_access,
+};
+
+/* ---- struct_ops ---- */
+
+static int ubd_st_init(struct btf *btf)
+{
+	/* Only called when the module has BTF; see ubd_bpf_init(). */
+	ubd_bpf_ready = true;
+	return 0;
+}
+
+/* What the first argument of the function pointer @member points to. */
+static const struct btf_type *ubd_arg_type(const struct btf *btf,
+					   const struct btf_member *member)
+{
+	const struct btf_type *t = btf_type_by_id(btf, member->type);
+
+	if (t && btf_type_is_ptr(t))
+		t = btf_type_by_id(btf, t->type);
+	if (!t || !btf_type_is_func_proto(t) || !btf_type_vlen(t))
+		return NULL;
+	t = btf_type_by_id(btf, btf_params(t)[0].type);
+	if (!t || !btf_type_is_ptr(t))
+		return NULL;
+	return btf_type_by_id(btf, t->type);
+}
+
+/* Asked for every program before it is verified. */
+static int ubd_st_check_member(const struct btf_type *t,
+			       const struct btf_member *member,
+			       const struct bpf_prog *prog)
+{
+	const struct btf_type *arg;
+
+	if (__btf_member_bit_offset(t, member) / 8 !=
+	    offsetof(struct ubd_bpf_ops, map))
+		return -EINVAL;
+	if (prog->sleepable)
+		return -EINVAL;
+	arg = ubd_arg_type(prog->aux->attach_btf, member);
+	if (!arg || arg->size != sizeof(struct ubd_bpf_io))
+		return -EINVAL;
+	WRITE_ONCE(ubd_io_type, arg);
+	return 0;
+}
+
+static int ubd_st_init_member(const struct btf_type *t,
+			      const struct btf_member *member,
+			      void *kdata, const void *udata)
+{
+	const struct ubd_bpf_ops *from = udata;
+	struct ubd_bpf_ops *to = kdata;
+
+	switch (__btf_member_bit_offset(t, member) / 8) {
+	case offsetof(struct ubd_bpf_ops, flags):
+		if (from->flags & ~UBD_OPS_FLAGS_ALL)
+			return -EINVAL;
+		to->flags = from->flags;
+		return 1;
+	case offsetof(struct ubd_bpf_ops, name):
+		if (!from->name[0] ||
+		    strnlen(from->name, sizeof(from->name)) ==
+		    sizeof(from->name))
+			return -EINVAL;
+		memcpy(to->name, from->name, sizeof(to->name));
+		return 1;
+	}
+	return 0;
+}
+
+static int ubd_st_validate(void *kdata)
+{
+	struct ubd_bpf_ops *ops = kdata;
+
+	return ops->map && ops->name[0] ? 0 : -EINVAL;
+}
+
+static struct ubd_prog *ubd_prog_find(const char *name)
+{
+	struct ubd_prog *prog;
+
+	lockdep_assert_held(&ubd_bpf_mutex);
+	list_for_each_entry(prog, &ubd_progs, node)
+		if (!strncmp(prog->name, name, sizeof(prog->name)))
+			return prog;
+	return NULL;
+}
+
+static int ubd_st_reg(void *kdata, struct bpf_link *link)
+{
+	struct ubd_bpf_ops *ops = kdata;
+	struct ubd_prog *prog;
+	int ret = 0;
+
+	if (!link)
+		return -EOPNOTSUPP;
+	prog = kzalloc(sizeof(*prog), GFP_KERNEL);
+	if (!prog)
+		return -ENOMEM;
+	INIT_LIST_HEAD(&prog->bindings);
+	spin_lock_init(&prog->bad_lock);
+	memcpy(prog->name, ops->name, sizeof(prog->name));
+	prog->flags = ops->flags;
+	RCU_INIT_POINTER(prog->ops, ops);
+
+	mutex_lock(&ubd_bpf_mutex);
+	if (ubd_prog_find(prog->name))
+		ret = -EEXIST;
+	else
+		list_add_tail(&prog->node, &ubd_progs);
+	mutex_unlock(&ubd_bpf_mutex);
+	if (ret)
+		kfree(prog);
+	return ret;
+}
+
+static void ubd_binding_drop(struct ubd_binding *bind)
+{
+	lockdep_assert_held(&ubd_bpf_mutex);
+	RCU_INIT_POINTER(bind->ub->bind, NULL);
+	list_del(&bind->node);
+	kfree_rcu(bind, rcu);
+}
+
+/* From now on its devices decline. The core waits out RCU before it frees. */
+static void ubd_st_unreg(void *kdata, struct bpf_link *link)
+{
+	struct ubd_bpf_ops *ops = kdata;
+	struct ubd_binding *bind, *next;
+	struct ubd_prog *prog;
+
+	mutex_lock(&ubd_bpf_mutex);
+	prog = ubd_prog_find(ops->name);
+	if (!WARN_ON_ONCE(!prog)) {
+		list_for_each_entry_safe(bind, next, &prog->bindings, node)
+			ubd_binding_drop(bind);
+		RCU_INIT_POINTER(prog->ops, NULL);
+		list_del(&prog->node);
+		kfree_rcu(prog, rcu);
+	}
+	mutex_unlock(&ubd_bpf_mutex);
+}
+
+/* Swap under load: one pointer for all devices. Clears an ejection. */
+static int ubd_st_update(void *kdata, void *old_kdata, struct bpf_link *link)
+{
+	struct ubd_bpf_ops *ops = kdata, *old = old_kdata;
+	struct ubd_prog *prog;
+	unsigned long flags;
+	int ret = 0;
+
+	if (strncmp(ops->name, old->name, sizeof(ops->name)))
+		return -EINVAL;
+	mutex_lock(&ubd_bpf_mutex);
+	prog = ubd_prog_find(ops->name);
+	if (prog) {
+		spin_lock_irqsave(&prog->bad_lock, flags);
+		prog->flags = ops->flags;
+		prog->ejected = false;
+		prog->bad_total = 0;
+		prog->bad_recent = 0;
+		prog->reason[0] = 0;
+		rcu_assign_pointer(prog->ops, ops);
+		spin_unlock_irqrestore(&prog->bad_lock, flags);
+	} else {
+		ret = -ENOENT;
+	}
+	mutex_unlock(&ubd_bpf_mutex);
+	return ret;
+}
+
+static int ubd_bpf_ops__map(struct ubd_bpf_io *io)
+{
+	return UBD_MAP_DECLINE;
+}
+
+static struct ubd_bpf_ops ubd_cfi_stubs = {
+	.map = ubd_bpf_ops__map,
+};
+
+static struct bpf_struct_ops ubd_struct_ops = {
+	.verifier_ops	= &ubd_verifier_ops,
+	.init		= ubd_st_init,
+	.check_member	= ubd_st_check_member,
+	.init_member	= ubd_st_init_member,
+	.validate	= ubd_st_validate,
+	.reg		= ubd_st_reg,
+	.unreg		= ubd_st_unreg,
+	.update		= ubd_st_update,
+	.cfi_stubs	= &ubd_cfi_stubs,
+	.name		= "ubd_bpf_ops",
+	.owner		= THIS_MODULE,
+};
+
+int ubd_bpf_init(void)
+{
+	int ret = register_bpf_struct_ops(&ubd_struct_ops, ubd_bpf_ops);
+
+	if (ret)
+		return ret;
+	/* The core only warns about a module without BTF, or with a stale one. */
+	if (!ubd_bpf_ready) {
+		pr_err("ubd: this build has no usable BTF, so no program could ever be loaded.\n");
+		pr_err("ubd: install pahole (package dwarves) and the headers of the running kernel, then rebuild the module.\n");
+		return -ENOEXEC;
+	}
+	return 0;
+}
+
+/* ---- bad verdicts ---- */
+
+static void ubd_bad_reason(char *buf, size_t len, const struct ubd_bpf_io *io,
+			   int verdict, enum ubd_bad bad)
+{
+	static const char * const what[] = {
+		[UBD_BAD_RETURN] = "returned no known verdict",
+		[UBD_BAD_ERRNO]	 = "returned an error that a disk does not have",
+		[UBD_BAD_LENGTH] = "map_sectors is 0 or beyond the io",
+		[UBD_BAD_ALIGN]	 = "not a multiple of the logical block",
+		[UBD_BAD_SLOT]	 = "no such slot",
+		[UBD_BAD_RANGE]	 = "outside the slot's window",
+		[UBD_BAD_ACCESS] = "write to a read-only slot",
+		[UBD_BAD_ZERO]	 = "ZERO for a write without UBD_OPS_DISCARD_WRITES",
+	};
+
+	snprintf(buf, len, "%s: op %u sector %llu+%u -> %d slot %u sector %llu+%u",
+		 what[bad], io->op, io->sector, io->nr_sectors, verdict,
+		 io->slot, io->map_sector, io->map_sectors);
+}
+
+/* Under RCU, any number of CPUs; the only lock of the hook is in here. */
+void ubd_bad_verdict(struct ubd_prog *prog, struct ubd_bpf_ops *ops,
+		     const struct ubd_bpf_io *io, int verdict, int bad)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&prog->bad_lock, flags);
+	/* Updated meanwhile? Then it is not the new one's fault. */
+	if (rcu_access_pointer(prog->ops) != ops)
+		goto unlock;
+	prog->bad_total++;
+	if (!prog->bad_recent || time_after(jiffies, prog->bad_since + HZ)) {
+		prog->bad_since = jiffies;
+		prog->bad_recent = 0;
+	}
+	ubd_bad_reason(prog->reason, sizeof(prog->reason), io, verdict, bad);
+	if (++prog->bad_recent >= UBD_EJECT_AFTER) {
+		prog->ejected = true;
+		RCU_INIT_POINTER(prog->ops, NULL);
+		pr_warn_ratelimited("ubd: program %s ejected: %s\n",
+				    prog->name, prog->reason);
+	}
+unlock:
+	spin_unlock_irqrestore(&prog->bad_lock, flags);
+}
+
+/* ---- binding, listing, testing ---- */
+
+int ubd_bind(struct ubd_device *ub, const char *name, u64 cookie)
+{
+	struct ubd_binding *bind, *old;
+	struct ubd_prog *prog;
+	int ret = 0;
+
+	bind = kzalloc(sizeof(*bind), GFP_KERNEL);
+	if (!bind)
+		return -ENOMEM;
+	bind->ub = ub;
+	bind->cookie = cookie;
+
+	mutex_lock(&ubd_bpf_mutex);
+	prog = ubd_prog_find(name);
+	if (!prog)
+		ret = -ENOENT;
+	else if (prog->ejected)
+		ret = -ESHUTDOWN;
+	else if (test_bit(UBD_ST_DELETED, &ub->state))
+		ret = -ENODEV;
+	if (!ret) {
+		old = rcu_dereference_protected(ub->bind,
+				lockdep_is_held(&ubd_bpf_mutex));
+		bind->prog = prog;
+		list_add_tail(&bind->node, &prog->bindings);
+		rcu_assign_pointer(ub->bind, bind);
+		if (old) {
+			list_del(&old->node);
+			kfree_rcu(old, rcu);
+		}
+	}
+	mutex_unlock(&ubd_bpf_mutex);
+	if (ret)
+		kfree(bind);
+	return ret;
+}
+
+void ubd_unbind(struct ubd_device *ub)
+{
+	struct ubd_binding *bind;
+
+	mutex_lock(&ubd_bpf_mutex);
+	bind = rcu_dereference_protected(ub->bind,
+					 lockdep_is_held(&ubd_bpf_mutex));
+	if (bind)
+		ubd_binding_drop(bind);
+	mutex_unlock(&ubd_bpf_mutex);
+}
+
+static void ubd_prog_fill(struct ubd_prog_info *info, struct ubd_prog *prog)
+{
+	struct ubd_binding *bind;
+	unsigned long flags;
+
+	memset(info, 0, sizeof(*info));
+	memcpy(info->name, prog->name, sizeof(info->name));
+	list_for_each_entry(bind, &prog->bindings, node)
+		info->nr_bound++;
+	spin_lock_irqsave(&prog->bad_lock, flags);
+	info->flags = prog->flags;
+	info->state = prog->ejected ? UBD_PROG_EJECTED : UBD_PROG_LIVE;
+	info->bad_verdicts = prog->bad_total;
+	memcpy(info->reason, prog->reason, sizeof(info->reason));
+	spin_unlock_irqrestore(&prog->bad_lock, flags);
+}
+
+int ubd_prog_list(struct ubd_prog_list __user *arg)
+{
+	struct ubd_prog_info __user *out;
+	struct ubd_prog_info *info;
+	struct ubd_prog_list list;
+	struct ubd_prog *prog;
+	u32 nr = 0;
+	int ret = 0;
+
+	if (copy_from_user(&list, arg, sizeof(list)))
+		return -EFAULT;
+	if (list.reserved)
+		return -EINVAL;
+	info = kmalloc(sizeof(*info), GFP_KERNEL);
+	if (!info)
+		return -ENOMEM;
+	out = u64_to_user_ptr(list.addr);
+	mutex_lock(&ubd_bpf_mutex);
+	list_for_each_entry(prog, &ubd_progs, node) {
+		if (nr < list.nr) {
+			ubd_prog_fill(info, prog);
+			if (copy_to_user(&out[nr], info, sizeof(*info)))
+				ret = -EFAULT;
+		}
+		nr++;
+	}
+	mutex_unlock(&ubd_bpf_mutex);
+	kfree(info);
+	list.nr = nr;
+	if (!ret && copy_to_user(arg, &list, sizeof(list)))
+		ret = -EFAULT;
+	return ret;
+}
+
+/* map() on a made-up io, against made-up slots open for everything. */
+int ubd_prog_test_run(struct ubd_test_run *run)
+{
+	unsigned int mask = (run->block_size >> SECTOR_SHIFT) - 1;
+	const struct ubd_slot slot = {
+		.nr_sectors = run->slot_sectors,
+		.flags = UBD_SL_LIVE | UBD_SL_WRITE,
+		.block_mask = mask,
+	};
+	struct ubd_bpf_ops *ops;
+	struct ubd_prog *prog;
+	u32 ops_flags = 0;
+	int ret = 0;
+
+	if (!is_power_of_2(run->block_size) || run->block_size < SECTOR_SIZE ||
+	    run->block_size > PAGE_SIZE || !run->io.nr_sectors ||
+	    run->io.nr_slots > UBD_MAX_SLOTS || run->reserved ||
+	    run->io.reserved ||
+	    (run->io.sector | run->io.nr_sectors) & mask)
+		return -EINVAL;
+
+	/* Holds off unreg and update; the program itself runs under RCU. */
+	mutex_lock(&ubd_bpf_mutex);
+	prog = ubd_prog_find(run->name);
+	rcu_read_lock();
+	ops = prog ? rcu_dereference(prog->ops) : NULL;
+	if (ops) {
+		ops_flags = ops->flags;
+		run->verdict = ops->map(&run->io);
+	} else {
+		ret = prog ? -ESHUTDOWN : -ENOENT;
+	}
+	rcu_read_unlock();
+	mutex_unlock(&ubd_bpf_mutex);
+	if (ret)
+		return ret;
+
+	run->bad = ubd_check_verdict(run->verdict, &run->io, ops_flags, mask);
+	if (!run->bad && run->verdict == UBD_MAP_BACKING)
+		run->bad = ubd_check_slot(&slot, slot.flags, &run->io);
+	run->reason[0] = 0;
+	if (run->bad)
+		ubd_bad_reason(run->reason, sizeof(run->reason), &run->io,
+			       run->verdict, run->bad);
+	run->bad = !!run->bad;
+	return 0;
+}

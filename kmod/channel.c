@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * /dev/ubdcN: ublk's protocol. The server maps the descriptors, FETCHes every
+ * tag of a queue from one task and one ring, and answers with COMMIT_AND_FETCH.
+ */
+#include <linux/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/task.h>
+
+#include "ubd.h"
+#include "channel.h"
+
+static int ubd_ch_open(struct inode *inode, struct file *file)
+{
+	struct ubd_device *ub = container_of(inode->i_cdev, struct ubd_device,
+					     cdev);
+	int ret = 0;
+
+	mutex_lock(&ub->mutex);
+	if (test_bit(UBD_ST_DELETED, &ub->state)) {
+		ret = -ENODEV;
+	} else if (test_and_set_bit(UBD_ST_OPEN, &ub->state)) {
+		ret = -EBUSY;
+	} else {
+		ub->aborting = ub->stopping;
+		ub->server = get_task_struct(current->group_leader);
+		ub->server_mm = NULL;
+		file->private_data = ub;
+	}
+	mutex_unlock(&ub->mutex);
+	return ret;
+}
+
+/* Be ready for the next server. */
+static void ubd_queue_reset(struct ubd_queue *q)
+{
+	if (q->daemon)
+		put_task_struct(q->daemon);
+	q->daemon = NULL;
+	q->ring = NULL;
+	q->nr_ready = 0;
+}
+
+/*
+ * The server is gone, and with it every command, each of which held this file.
+ * What it had taken and not answered ends now; the front disk stays.
+ */
+static int ubd_ch_release(struct inode *inode, struct file *file)
+{
+	struct ubd_device *ub = file->private_data;
+	unsigned int i;
+
+	mutex_lock(&ub->mutex);
+	if (ub->front) {
+		WRITE_ONCE(ub->fail_declined, true);
+		ub->info.state = UBLK_S_DEV_FAIL_IO;
+		ub->info.ublksrv_pid = -1;
+	}
+	WARN_ON_ONCE(ubd_end_server_requests(ub));
+	for (i = 0; i < ub->info.nr_hw_queues; i++)
+		ubd_queue_reset(ub->queues[i]);
+	ub->nr_queues_ready = 0;
+	reinit_completion(&ub->ready);
+	put_task_struct(ub->server);
+	ub->server = NULL;
+	clear_bit(UBD_ST_OPEN, &ub->state);
+	mutex_unlock(&ub->mutex);
+	wake_up(&ub->wait);
+	return 0;
+}
+
+/* The descriptors, read-only, for one address space. */
+static int ubd_ch_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	struct ubd_device *ub = file->private_data;
+	unsigned long stride = ubd_descs_size(UBLK_MAX_QUEUE_DEPTH);
+	unsigned long off = vma->vm_pgoff << PAGE_SHIFT;
+	unsigned long size = vma->vm_end - vma->vm_start;
+	unsigned long nr = off / stride;
+	struct mm_struct *mm;
+
+	if (vma->vm_flags & VM_WRITE)
+		return -EPERM;
+	if (off % stride || nr >= ub->info.nr_hw_queues ||
+	    size != ubd_descs_size(ub->info.queue_depth))
+		return -EINVAL;
+
+	mm = cmpxchg(&ub->server_mm, NULL, current->mm);
+	if (mm && mm != current->mm)
+		return -EINVAL;
+
+	vm_flags_clear(vma, VM_MAYWRITE);
+	return remap_pfn_range(vma, vma->vm_start,
+			       virt_to_phys(ub->queues[nr]->descs) >> PAGE_SHIFT,
+			       size, vma->vm_page_prot);
+}
+
+void ubd_cancel_io(struct ubd_io *io, struct io_uring_cmd *cmd,
+		   unsigned int issue_flags)
+{
+	spin_lock(&io->lock);
+	if (io->state == UBD_IO_READY && (!cmd || io->cmd == cmd)) {
+		cmd = io->cmd;
+		io->cmd = NULL;
+		io->state = UBD_IO_NONE;
+	} else {
+		/* Busy: whoever ends the request ends the command. */
+		cmd = NULL;
+	}
+	spin_unlock(&io->lock);
+	if (cmd)
+		io_uring_cmd_done(cmd, UBLK_IO_RES_ABORT, 0, issue_flags);
+}
+
+/*
+ * Give @cmd to the tag, which no request can find before it is READY. The
+ * command is made cancelable first: once READY, it may end at any time.
+ */
+static int ubd_io_hold(struct ubd_queue *q, struct ubd_io *io,
+		       struct io_uring_cmd *cmd, u64 addr,
+		       unsigned int issue_flags)
+{
+	bool abort;
+
+	ubd_cmd_pdu(cmd)->q = q;
+	ubd_cmd_pdu(cmd)->io = io;
+	io_uring_cmd_mark_cancelable(cmd, issue_flags);
+
+	spin_lock(&io->lock);
+	io->req = NULL;
+	abort = q->ub->aborting;
+	if (abort) {
+		io->state = UBD_IO_NONE;
+	} else {
+		io->addr = addr;
+		io->cmd = cmd;
+		io->state = UBD_IO_READY;
+	}
+	spin_unlock(&io->lock);
+	if (abort)
+		io_uring_cmd_done(cmd, UBLK_IO_RES_ABORT, 0, issue_flags);
+	return -EIOCBQUEUED;
+}
+
+/* The first FETCH of a queue decides which task and which ring serve it. */
+static int ubd_fetch(struct ubd_queue *q, struct ubd_io *io,
+		     struct io_uring_cmd *cmd, u64 addr,
+		     unsigned int issue_flags)
+{
+	struct ubd_device *ub = q->ub;
+	int ret;
+
+	if (!addr)
+		return -EINVAL;
+	mutex_lock(&ub->mutex);
+	if (ub->aborting)
+		ret = UBLK_IO_RES_ABORT;
+	else if (ub->front || READ_ONCE(io->state) != UBD_IO_NONE)
+		ret = -EBUSY;
+	else
+		ret = 0;
+	if (!ret) {
+		if (!q->daemon) {
+			q->daemon = get_task_struct(current);
+			q->ring = ubd_cmd_ring(cmd);
+		}
+		ret = ubd_io_hold(q, io, cmd, addr, issue_flags);
+		if (++q->nr_ready == q->depth &&
+		    ++ub->nr_queues_ready == ub->info.nr_hw_queues)
+			complete_all(&ub->ready);
+	}
+	mutex_unlock(&ub->mutex);
+	return ret;
+}
+
+static int ubd_commit(struct ubd_queue *q, struct ubd_io *io,
+		      struct io_uring_cmd *cmd, u64 addr, s32 result,
+		      unsigned int issue_flags)
+{
+	struct ubd_device *ub = q->ub;
+	blk_status_t status;
+	struct request *rq;
+	size_t bytes;
+	int ret;
+
+	if (!addr)
+		return -EINVAL;
+	spin_lock(&io->lock);
+	if (io->state != UBD_IO_SERVER) {
+		spin_unlock(&io->lock);
+		return READ_ONCE(ub->aborting) ? UBLK_IO_RES_ABORT : -EINVAL;
+	}
+	/* Ours until we say otherwise: STOP waits for a copy. */
+	io->state = UBD_IO_COPYING;
+	rq = io->req;
+	spin_unlock(&io->lock);
+
+	bytes = ubd_take_result(rq, addr, result, &status);
+	/* The tag is free for the next request as soon as this one ends. */
+	ret = ubd_io_hold(q, io, cmd, addr, issue_flags);
+	if (READ_ONCE(ub->aborting))
+		wake_up(&ub->wait);
+	ubd_finish_request(rq, bytes, status);
+	return ret;
+}
+
+static int ubd_ch_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
+{
+	struct ubd_device *ub = cmd->file->private_data;
+	const struct ublksrv_io_cmd *src = io_uring_sqe_cmd(cmd->sqe);
+	/* The submission queue is shared memory: read everything once. */
+	u16 q_id = READ_ONCE(src->q_id);
+	u16 tag = READ_ONCE(src->tag);
+	s32 result = READ_ONCE(src->result);
+	u64 addr = READ_ONCE(src->addr);
+	struct ubd_queue *q;
+
+	if (q_id >= ub->info.nr_hw_queues)
+		return -EINVAL;
+	q = ub->queues[array_index_nospec(q_id, ub->info.nr_hw_queues)];
+	if (tag >= q->depth)
+		return -EINVAL;
+	tag = array_index_nospec(tag, q->depth);
+	if (q->daemon &&
+	    (q->daemon != current || q->ring != ubd_cmd_ring(cmd)))
+		return -EINVAL;
+
+	switch (cmd->cmd_op) {
+	case UBLK_U_IO_FETCH_REQ:
+		return ubd_fetch(q, &q->ios[tag], cmd, addr, issue_flags);
+	case UBLK_U_IO_COMMIT_AND_FETCH_REQ:
+		return ubd_commit(q, &q->ios[tag], cmd, addr, result,
+				  issue_flags);
+	default:
+		return -EOPNOTSUPP;
+	}
+}
+
+static void ubd_ch_cmd_in_task(struct io_uring_cmd *cmd,
+			       unsigned int issue_flags)
+{
+	int ret = ubd_ch_cmd(cmd, issue_flags);
+
+	if (ret != -EIOCBQUEUED)
+		io_uring_cmd_done(cmd, ret, 0, issue_flags);
+}
+
+static int ubd_ch_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
+{
+	if (unlikely(issue_flags & IO_URING_F_CANCEL)) {
+		ubd_cancel_io(ubd_cmd_pdu(cmd)->io, cmd, issue_flags);
+		return 0;
+	}
+	/* From an io-wq thread: back to the task that serves the queue. */
+	if (unlikely(issue_flags & IO_URING_F_UNLOCKED)) {
+		io_uring_cmd_complete_in_task(cmd, ubd_ch_cmd_in_task);
+		return -EIOCBQUEUED;
+	}
+	return ubd_ch_cmd(cmd, issue_flags);
+}
+
+/* The server does not let go; works on a stopped one too. */
+void ubd_kill_server(struct ubd_device *ub)
+{
+	unsigned int i;
+
+	mutex_lock(&ub->mutex);
+	for (i = 0; i < ub->info.nr_hw_queues; i++)
+		if (ub->queues[i]->daemon)
+			send_sig(SIGKILL, ub->queues[i]->daemon, 1);
+	if (ub->server)
+		send_sig(SIGKILL, ub->server, 1);
+	mutex_unlock(&ub->mutex);
+}
+
+const struct file_operations ubd_ch_fops = {
+	.owner		= THIS_MODULE,
+	.open		= ubd_ch_open,
+	.release	= ubd_ch_release,
+	.mmap		= ubd_ch_mmap,
+	.uring_cmd	= ubd_ch_uring_cmd,
+};

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The only file that knows kernel versions. The rest of the driver is written
+ * against the names below.
+ */
+#ifndef UBD_COMPAT_H
+#define UBD_COMPAT_H
+
+#include <linux/version.h>
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0) || \
+	LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
+#error "ubd_drv supports Linux 6.12"
+#endif
+
+#include <linux/bio.h>
+#include <linux/io_uring/cmd.h>
+#include <uapi/linux/ublk_cmd.h>
+
+/* ublk's newest header is the truth; 6.12's lacks these. */
+#ifndef UBLK_S_DEV_FAIL_IO
+#define UBLK_S_DEV_FAIL_IO	3
+#endif
+
+#define UBD_NO_SCHED_BY_DEFAULT	BLK_MQ_F_NO_SCHED_BY_DEFAULT
+#define UBD_SHOULD_MERGE	BLK_MQ_F_SHOULD_MERGE
+
+/* The ring a command came through: commands of one queue share one. */
+static inline void *ubd_cmd_ring(struct io_uring_cmd *cmd)
+{
+	return cmd_to_io_kiocb(cmd)->ctx;
+}
+
+/* NULL when there is no memory; newer kernels return an ERR_PTR. */
+static inline struct bio *ubd_bio_split(struct bio *bio, unsigned int sectors,
+					struct bio_set *bs)
+{
+	return bio_split(bio, sectors, GFP_NOIO, bs);
+}
+
+/* Resume point of a bio within its current bvec, for an iov_iter. */
+static inline unsigned int ubd_bio_iov_offset(const struct bio *bio)
+{
+	return bio->bi_iter.bi_bvec_done;
+}
+
+static inline void ubd_zero_fill_bio(struct bio *bio)
+{
+	zero_fill_bio_iter(bio, bio->bi_iter);
+}
+
+#endif /* UBD_COMPAT_H */

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The front disk: what the user sees. Bio based; every bio is shown to the
+ * bound program and leaves in one of five ways:
+ *
+ *	BACKING  in place to a block device, or to the file worker
+ *	ZERO	 answered here
+ *	ERROR	 answered here
+ *	DECLINE  in place to the hidden disk, which feeds the daemon
+ *	split	 the first part one of the above, the rest comes back here
+ *
+ * Nothing on this path takes a lock or allocates, but for a split. A bio sent
+ * on in place may still wait on current->bio_list after we have returned, so
+ * whatever it points to lives until the front has no openers.
+ */
+#include <linux/bio.h>
+#include <linux/part_stat.h>
+
+#include "ubd.h"
+#include "verdict.h"
+
+#define CREATE_TRACE_POINTS
+#include "trace.h"
+
+/*
+ * Count one bio of ours and of the front disk's iostat. Untracked bios have no
+ * end we could see: ios and sectors are right, time and in-flight stay 0.
+ * Declined bios and files have their iostat done where they end.
+ */
+static __always_inline void ubd_count_io(struct ubd_device *ub,
+					 struct bio *bio, int idx,
+					 enum ubd_kind kind, bool iostat)
+{
+	unsigned int sectors = bio_sectors(bio);
+
+	preempt_disable();
+	__this_cpu_inc(ub->stats->op[idx][kind]);
+	__this_cpu_add(ub->stats->op[idx][kind + UBD_N_SECTORS], sectors);
+	if (iostat && blk_queue_io_stat(bdev_get_queue(bio->bi_bdev))) {
+		const int sgrp = op_stat_group(bio_op(bio));
+
+		part_stat_inc(bio->bi_bdev, ios[sgrp]);
+		part_stat_add(bio->bi_bdev, sectors[sgrp], sectors);
+	}
+	preempt_enable();
+}
+
+/* Hand a bio to the daemon. */
+static void ubd_decline(struct ubd_device *ub, struct bio *bio, int idx)
+{
+	ubd_count_io(ub, bio, idx, UBD_N_DECLINED, false);
+	if (READ_ONCE(ub->fail_declined)) {
+		bio_io_error(bio);
+		return;
+	}
+	/* Before the write can be acknowledged, hence before its flush. */
+	if (idx != UBD_IDX_READ && !ub->daemon_dirty)
+		WRITE_ONCE(ub->daemon_dirty, true);
+	bio_set_dev(bio, ub->hidden_bdev);
+	submit_bio_noacct(bio);
+}
+
+/* The rest of a bio that a file slot could not serve; process context. */
+void ubd_decline_rest(struct ubd_device *ub, struct bio *bio)
+{
+	ubd_decline(ub, bio, ubd_op_index(bio_op(bio)));
+}
+
+/* Could this block device do the operation in place right now? */
+static bool ubd_bdev_can(struct block_device *bdev, int idx)
+{
+	if (bdev_read_only(bdev))
+		return false;
+	switch (idx) {
+	case UBD_IDX_DISCARD:
+		return bdev_max_discard_sectors(bdev);
+	case UBD_IDX_WRITE_ZEROES:
+		return bdev_write_zeroes_sectors(bdev);
+	default:
+		return true;
+	}
+}
+
+static __always_inline void ubd_map(struct ubd_device *ub, struct bio *bio,
+				    struct ubd_slot *slot, unsigned int flags,
+				    u64 map_sector, int idx)
+{
+	u64 sector = slot->base + map_sector;
+
+	if (idx != UBD_IDX_READ) {
+		if (!(flags & UBD_SL_FILE) &&
+		    unlikely(!ubd_bdev_can(slot->bdev, idx)))
+			return ubd_decline(ub, bio, idx);
+		/* Before it is issued: see struct ubd_slot. */
+		if (!READ_ONCE(slot->dirty))
+			WRITE_ONCE(slot->dirty, true);
+	}
+	if (flags & UBD_SL_FILE) {
+		ubd_count_io(ub, bio, idx, UBD_N_MAPPED, false);
+		ubd_file_submit(ub, slot, bio, sector);
+		return;
+	}
+	ubd_count_io(ub, bio, idx, UBD_N_MAPPED, true);
+	/* Only a tagged bio can be polled for, and the tag is the slot's. */
+	bio->bi_opf &= ~REQ_POLLED;
+	bio_set_dev(bio, slot->bdev);
+	bio->bi_iter.bi_sector = sector;
+	/*
+	 * The window check stands in for the core's check of the end of the
+	 * device, unless that has shrunk since.
+	 */
+	if (flags & UBD_SL_WHOLE &&
+	    sector + bio_sectors(bio) <= bdev_nr_sectors(slot->bdev))
+		bio_set_flag(bio, BIO_REMAPPED);
+	submit_bio_noacct(bio);
+}
+
+/*
+ * Ask the program. Returns a verdict that holds for io->map_sectors, with
+ * *slot and *slot_flags set for UBD_MAP_BACKING. A bad one is reported and
+ * declined whole, whatever length it claims.
+ */
+static __always_inline int ubd_ask(struct ubd_device *ub, struct bio *bio,
+				   int idx, struct ubd_bpf_io *io,
+				   struct ubd_slot **slot,
+				   unsigned int *slot_flags)
+{
+	int verdict = UBD_MAP_DECLINE;
+	struct ubd_binding *bind;
+	struct ubd_bpf_ops *ops;
+	enum ubd_bad bad;
+
+	/* Programs are freed only after a grace period: nothing else is held. */
+	rcu_read_lock();
+	bind = rcu_dereference(ub->bind);
+	if (!bind)
+		goto unlock;
+	ops = rcu_dereference(bind->prog->ops);
+	if (unlikely(!ops))
+		goto unlock;
+	if (unlikely(idx > UBD_IDX_WRITE) &&
+	    !(ops->flags & UBD_OPS_WANT_DISCARD))
+		goto unlock;
+
+	io->cookie = bind->cookie;
+	io->nr_slots = READ_ONCE(ub->nr_slots);
+	verdict = ops->map(io);
+
+	bad = ubd_check_verdict(verdict, io, ops->flags, ub->block_mask);
+	if (likely(verdict == UBD_MAP_BACKING && !bad)) {
+		*slot = &ub->slots[io->slot & (UBD_MAX_SLOTS - 1)];
+		*slot_flags = smp_load_acquire(&(*slot)->flags);
+		/* Gone, not wrong: whoever unregistered it knows. */
+		if (unlikely(!(*slot_flags & UBD_SL_LIVE)))
+			verdict = UBD_MAP_DECLINE;
+		else
+			bad = ubd_check_slot(*slot, *slot_flags, io);
+	}
+	trace_ubd_verdict(io, verdict, bad);
+	if (unlikely(bad)) {
+		ubd_count(ub, op[idx][UBD_N_BAD]);
+		ubd_bad_verdict(bind->prog, ops, io, verdict, bad);
+		io->map_sectors = io->nr_sectors;
+		verdict = UBD_MAP_DECLINE;
+	}
+unlock:
+	rcu_read_unlock();
+	return verdict;
+}
+
+/*
+ * Cut the first @sectors off @bio and send the rest back to the front. One
+ * split per call: more from the same pool could wait for each other.
+ */
+static struct bio *ubd_split(struct ubd_device *ub, struct bio *bio,
+			     unsigned int sectors)
+{
+	struct bio *first;
+
+	if (bio->bi_opf & REQ_NOWAIT) {
+		ubd_count(ub, eagain);
+		bio_wouldblock_error(bio);
+		return NULL;
+	}
+	bio->bi_opf &= ~REQ_POLLED;
+	first = ubd_bio_split(bio, sectors, &ub->split_bs);
+	if (!first) {
+		bio_io_error(bio);
+		return NULL;
+	}
+	ubd_count(ub, splits);
+	bio_chain(first, bio);
+	submit_bio_noacct(bio);
+	return first;
+}
+
+static void ubd_submit_bio(struct bio *bio)
+{
+	struct ubd_device *ub = bio->bi_bdev->bd_disk->private_data;
+	int idx = ubd_op_index(bio_op(bio));
+	struct ubd_bpf_io io;
+	unsigned int slot_flags;
+	struct ubd_slot *slot;
+	int verdict;
+
+	if (unlikely(bio->bi_opf & REQ_PREFLUSH) && ubd_flush_bio(ub, bio))
+		return;
+	if (unlikely(idx < 0 || !bio_sectors(bio))) {
+		bio->bi_status = BLK_STS_NOTSUPP;
+		bio_endio(bio);
+		return;
+	}
+
+	io.sector = bio->bi_iter.bi_sector;
+	io.nr_sectors = bio_sectors(bio);
+	io.dev_id = ub->id;
+	io.op = idx == UBD_IDX_WRITE_ZEROES ? UBD_OP_WRITE_ZEROES : idx;
+	io.flags = 0;
+	if (bio->bi_opf & (REQ_META | REQ_FUA | REQ_NOUNMAP | REQ_SWAP))
+		io.flags = ubd_io_flags(bio->bi_opf);
+	io.slot = 0;
+	io.map_sector = 0;
+	io.map_sectors = io.nr_sectors;
+	io.reserved = 0;
+
+	verdict = ubd_ask(ub, bio, idx, &io, &slot, &slot_flags);
+
+	if (unlikely(io.map_sectors < io.nr_sectors)) {
+		bio = ubd_split(ub, bio, io.map_sectors);
+		if (!bio)
+			return;
+	}
+
+	if (likely(verdict == UBD_MAP_BACKING)) {
+		ubd_map(ub, bio, slot, slot_flags, io.map_sector, idx);
+	} else if (verdict == UBD_MAP_DECLINE) {
+		bio->bi_opf &= ~REQ_POLLED;
+		ubd_decline(ub, bio, idx);
+	} else if (verdict == UBD_MAP_ZERO) {
+		ubd_count_io(ub, bio, idx, UBD_N_ZERO, true);
+		if (idx == UBD_IDX_READ)
+			ubd_zero_fill_bio(bio);
+		bio_endio(bio);
+	} else {
+		ubd_count(ub, op[idx][UBD_N_ERROR]);
+		bio->bi_status = errno_to_blk_status(verdict);
+		bio_endio(bio);
+	}
+}
+
+/* Runs at every close, under open_mutex; only the last one matters. */
+static void ubd_front_release(struct gendisk *disk)
+{
+	struct ubd_device *ub = disk->private_data;
+
+	if (!disk_openers(disk))
+		ubd_slots_release(ub, false, false);
+}
+
+static void ubd_front_free(struct gendisk *disk)
+{
+	ubd_front_gone(disk->private_data);
+}
+
+const struct block_device_operations ubd_front_fops = {
+	.owner		= THIS_MODULE,
+	.submit_bio	= ubd_submit_bio,
+	.release	= ubd_front_release,
+	.free_disk	= ubd_front_free,
+};
+
+/*
+ * The front's limits: the hidden disk's, stacked with those of every slot that
+ * is registered by now.
+ */
+int ubd_front_limits(struct ubd_device *ub, struct queue_limits *lim,
+		     struct queue_limits *hidden)
+{
+	int ret;
+
+	blk_set_stacking_limits(lim);
+	/* Without NOWAIT io_uring would punt every io to a worker. */
+	lim->features |= BLK_FEAT_NOWAIT;
+	blk_stack_limits(lim, hidden, 0);
+	ret = ubd_slots_stack(ub, lim);
+	if (ret)
+		return ret;
+
+	/*
+	 * Always a write cache with FUA, or the core strips the flushes that
+	 * the slots need before we see them.
+	 */
+	lim->features |= BLK_FEAT_WRITE_CACHE | BLK_FEAT_FUA |
+			 BLK_FEAT_IO_STAT;
+	lim->features &= ~(BLK_FEAT_ZONED | BLK_FEAT_POLL);
+	/* Discards decline unless the program asks: what the daemon can do. */
+	lim->max_hw_discard_sectors = hidden->max_hw_discard_sectors;
+	lim->discard_granularity = hidden->discard_granularity;
+	lim->max_discard_segments = 1;
+	lim->max_write_zeroes_sectors = hidden->max_write_zeroes_sectors;
+	lim->max_secure_erase_sectors = 0;
+	lim->max_zone_append_sectors = 0;
+	return 0;
+}

@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The table of backings a program may name: registered by fd, reopened for
+ * ourselves, held until no bio can point to them.
+ */
+#include <linux/cred.h>
+#include <linux/file.h>
+#include <linux/kdev_t.h>
+#include <linux/uaccess.h>
+
+#include "ubd.h"
+
+/* One holder for all: windows of one disk may share it, a mount may not. */
+static const char ubd_holder[] = "ubd";
+
+static bool ubd_is_front(struct block_device *bdev)
+{
+	return bdev->bd_disk->fops == &ubd_front_fops;
+}
+
+/* A slot-to-be, opened but not yet in the table. */
+struct ubd_backing {
+	struct file *file;
+	struct block_device *bdev;	/* NULL for a regular file */
+	u64 size;			/* sectors */
+	struct queue_limits lim;	/* what it asks of the front */
+};
+
+static int ubd_open_bdev(struct ubd_backing *b, struct block_device *bdev,
+			 bool write)
+{
+	blk_mode_t mode = BLK_OPEN_READ | (write ? BLK_OPEN_WRITE : 0);
+
+	if (ubd_is_front(bdev))
+		return -ELOOP;
+	if (bdev_is_zoned(bdev))
+		return -EINVAL;
+	if (write && bdev_read_only(bdev))
+		return -EROFS;
+	b->file = bdev_file_open_by_dev(bdev->bd_dev, mode,
+					write ? (void *)ubd_holder : NULL, NULL);
+	if (IS_ERR(b->file))
+		return PTR_ERR(b->file);
+	b->bdev = file_bdev(b->file);
+	b->size = bdev_nr_sectors(b->bdev);
+	b->lim = bdev_get_queue(b->bdev)->limits;
+	return 0;
+}
+
+static int ubd_open_file(struct ubd_backing *b, struct file *src, bool write,
+			 bool direct)
+{
+	struct super_block *sb = file_inode(src)->i_sb;
+	int flags = O_LARGEFILE | O_NOATIME | (write ? O_RDWR : O_RDONLY);
+	int ret;
+
+	if (sb->s_bdev && ubd_is_front(sb->s_bdev))
+		return -ELOOP;
+	if (direct)
+		flags |= O_DIRECT;
+	/* Our own struct file: modes and flags are not shared with the caller. */
+	b->file = dentry_open(&src->f_path, flags, current_cred());
+	if (IS_ERR(b->file))
+		return PTR_ERR(b->file);
+	b->size = i_size_read(file_inode(b->file)) >> SECTOR_SHIFT;
+	ret = ubd_file_limits(b->file, &b->lim);
+	if (ret)
+		fput(b->file);
+	return ret;
+}
+
+static int ubd_open_backing(struct ubd_backing *b, const struct ubd_slot_reg *reg)
+{
+	bool write = reg->flags & UBD_SLOT_WRITE;
+	struct file *src = fget(reg->fd);
+	struct inode *inode;
+	int ret = -EINVAL;
+
+	if (!src)
+		return -EBADF;
+	inode = file_inode(src);
+	if (!(src->f_mode & FMODE_READ) ||
+	    (write && !(src->f_mode & FMODE_WRITE)))
+		ret = -EACCES;
+	else if (S_ISBLK(inode->i_mode))
+		ret = ubd_open_bdev(b, file_bdev(src), write);
+	else if (S_ISREG(inode->i_mode))
+		ret = ubd_open_file(b, src, write, reg->flags & UBD_SLOT_DIRECT);
+	fput(src);
+	return ret;
+}
+
+/* Resolve the window; the end of the backing is the default end. */
+static int ubd_set_window(struct ubd_slot_reg *reg, const struct ubd_backing *b)
+{
+	unsigned int mask = (b->lim.logical_block_size >> SECTOR_SHIFT) - 1;
+	u64 room;
+
+	if (reg->offset >= b->size)
+		return -EINVAL;
+	room = b->size - reg->offset;
+	if (!reg->nr_sectors)
+		reg->nr_sectors = room & ~(u64)mask;
+	if (!reg->nr_sectors || reg->nr_sectors > room ||
+	    (reg->offset | reg->nr_sectors) & mask)
+		return -EINVAL;
+	return 0;
+}
+
+/*
+ * Limits of a live disk do not change under its users: opened files have
+ * latched NOWAIT, O_DIRECT users were checked against the alignment.
+ */
+static bool ubd_fits_live(struct ubd_device *ub, const struct queue_limits *lim)
+{
+	const struct queue_limits *live;
+
+	if (!ub->front)
+		return true;
+	live = &ub->front->queue->limits;
+	return lim->logical_block_size <= live->logical_block_size &&
+	       lim->dma_alignment <= live->dma_alignment &&
+	       !(lim->features & ~live->features & BLK_FEAT_STABLE_WRITES) &&
+	       !(live->features & ~lim->features & BLK_FEAT_NOWAIT);
+}
+
+static int ubd_slot_pick(struct ubd_device *ub, u32 want)
+{
+	u32 nr;
+
+	if (want != UBD_SLOT_ANY) {
+		if (want >= UBD_MAX_SLOTS)
+			return -EINVAL;
+		return ub->slots[want].file ? -EBUSY : want;
+	}
+	for (nr = 0; nr < UBD_MAX_SLOTS; nr++)
+		if (!ub->slots[nr].file)
+			return nr;
+	return -ENOSPC;
+}
+
+static void ubd_slot_publish(struct ubd_device *ub, u32 nr,
+			     const struct ubd_backing *b,
+			     const struct ubd_slot_reg *reg)
+{
+	struct ubd_slot *slot = &ub->slots[nr];
+	unsigned int flags = UBD_SL_LIVE;
+
+	if (reg->flags & UBD_SLOT_WRITE)
+		flags |= UBD_SL_WRITE;
+	if (!b->bdev)
+		flags |= UBD_SL_FILE;
+	else if (!bdev_is_partition(b->bdev))
+		flags |= UBD_SL_WHOLE;
+	if (!b->bdev && reg->flags & UBD_SLOT_DIRECT)
+		flags |= UBD_SL_DIRECT;
+
+	slot->bdev = b->bdev;
+	slot->file = b->file;
+	slot->cred = get_current_cred();
+	slot->base = reg->offset;
+	slot->nr_sectors = reg->nr_sectors;
+	slot->block_mask = (b->lim.logical_block_size >> SECTOR_SHIFT) - 1;
+	slot->dirty = false;
+	/* Publishes all of the above to the front. */
+	smp_store_release(&slot->flags, flags);
+	if (nr >= ub->nr_slots)
+		WRITE_ONCE(ub->nr_slots, nr + 1);
+}
+
+int ubd_slot_register(struct ubd_device *ub, struct ubd_slot_reg *reg)
+{
+	struct ubd_backing b = { };
+	int ret;
+
+	if (reg->flags & ~(UBD_SLOT_WRITE | UBD_SLOT_DIRECT))
+		return -EINVAL;
+	ret = ubd_open_backing(&b, reg);
+	if (ret)
+		return ret;
+	ret = ubd_set_window(reg, &b);
+	if (ret)
+		goto err_fput;
+
+	/* START stacks the slots under the same mutex: none slips between. */
+	mutex_lock(&ub->mutex);
+	ret = -ENODEV;
+	if (test_bit(UBD_ST_DELETED, &ub->state))
+		goto err_unlock;
+	ret = -EOPNOTSUPP;
+	if (!ubd_fits_live(ub, &b.lim))
+		goto err_unlock;
+	if (!b.bdev) {
+		ret = ubd_worker_start(ub);
+		if (ret)
+			goto err_unlock;
+	}
+	mutex_lock(&ub->slot_mutex);
+	ret = ubd_slot_pick(ub, reg->slot);
+	if (ret >= 0) {
+		reg->slot = ret;
+		ubd_slot_publish(ub, ret, &b, reg);
+		ret = 0;
+	}
+	mutex_unlock(&ub->slot_mutex);
+err_unlock:
+	mutex_unlock(&ub->mutex);
+err_fput:
+	if (ret)
+		__fput_sync(b.file);
+	return ret;
+}
+
+/* What was written to a slot outlives it: flush before letting go. */
+static void ubd_slot_close(struct file *file, bool dirty, bool sync)
+{
+	if (dirty && vfs_fsync(file, 1))
+		pr_warn("ubd: flush of a released slot failed\n");
+	if (sync)
+		__fput_sync(file);
+	else
+		fput(file);
+}
+
+/*
+ * Release the slots that nobody can be using: those that drain, or all. Only
+ * while the front has no openers. With @sync the files are closed on return,
+ * so that the backing is free for others; not possible under open_mutex.
+ */
+void ubd_slots_release(struct ubd_device *ub, bool all, bool sync)
+{
+	struct ubd_slot *slot;
+	struct file *file;
+	bool dirty;
+	u32 nr;
+
+	for (nr = 0; nr < UBD_MAX_SLOTS; nr++) {
+		slot = &ub->slots[nr];
+		mutex_lock(&ub->slot_mutex);
+		file = NULL;
+		dirty = slot->dirty;
+		if (all || slot->flags & UBD_SL_DRAINING) {
+			file = slot->file;
+			slot->file = NULL;
+			WRITE_ONCE(slot->flags, 0);
+			if (file)
+				put_cred(slot->cred);
+		}
+		mutex_unlock(&ub->slot_mutex);
+		if (file)
+			ubd_slot_close(file, dirty, sync);
+	}
+}
+
+int ubd_slot_unregister(struct ubd_device *ub, u32 nr)
+{
+	struct gendisk *front = NULL;
+	int ret = 0;
+
+	if (nr >= UBD_MAX_SLOTS)
+		return -EINVAL;
+	mutex_lock(&ub->slot_mutex);
+	if (ub->slots[nr].flags & UBD_SL_LIVE)
+		WRITE_ONCE(ub->slots[nr].flags,
+			   (ub->slots[nr].flags & ~UBD_SL_LIVE) |
+			   UBD_SL_DRAINING);
+	else
+		ret = -ENOENT;
+	mutex_unlock(&ub->slot_mutex);
+	if (ret)
+		return ret;
+
+	mutex_lock(&ub->mutex);
+	if (ub->front) {
+		front = ub->front;
+		get_device(disk_to_dev(front));
+	} else if (!test_bit(UBD_ST_FRONT, &ub->state)) {
+		ubd_slots_release(ub, false, true);
+	}
+	mutex_unlock(&ub->mutex);
+
+	if (front) {
+		/* No opener under open_mutex: no bio, and none can begin. */
+		mutex_lock(&front->open_mutex);
+		if (!disk_openers(front))
+			ubd_slots_release(ub, false, false);
+		mutex_unlock(&front->open_mutex);
+		put_disk(front);
+	}
+	return 0;
+}
+
+static void ubd_slot_fill(struct ubd_slot_info *info, u32 nr,
+			  const struct ubd_slot *slot)
+{
+	dev_t dev;
+
+	memset(info, 0, sizeof(*info));
+	info->slot = nr;
+	info->offset = slot->base;
+	info->nr_sectors = slot->nr_sectors;
+	if (slot->flags & UBD_SL_WRITE)
+		info->flags |= UBD_SLOT_WRITE;
+	if (slot->flags & UBD_SL_DIRECT)
+		info->flags |= UBD_SLOT_DIRECT;
+	if (slot->flags & UBD_SL_DRAINING)
+		info->flags |= UBD_SLOT_DRAINING;
+	if (slot->dirty)
+		info->flags |= UBD_SLOT_DIRTY;
+	if (slot->flags & UBD_SL_FILE) {
+		info->flags |= UBD_SLOT_FILE;
+		info->ino = file_inode(slot->file)->i_ino;
+		dev = file_inode(slot->file)->i_sb->s_dev;
+	} else {
+		dev = slot->bdev->bd_dev;
+	}
+	info->dev = (u64)MAJOR(dev) << 32 | MINOR(dev);
+}
+
+int ubd_slot_list(struct ubd_device *ub, struct ubd_slot_list __user *arg)
+{
+	struct ubd_slot_list list;
+	struct ubd_slot_info __user *out;
+	struct ubd_slot_info info;
+	u32 nr, used = 0;
+	int ret = 0;
+
+	if (copy_from_user(&list, arg, sizeof(list)))
+		return -EFAULT;
+	out = u64_to_user_ptr(list.addr);
+	for (nr = 0; nr < UBD_MAX_SLOTS; nr++) {
+		bool there;
+
+		mutex_lock(&ub->slot_mutex);
+		there = ub->slots[nr].file;
+		if (there)
+			ubd_slot_fill(&info, nr, &ub->slots[nr]);
+		mutex_unlock(&ub->slot_mutex);
+		if (!there)
+			continue;
+		if (used < list.nr &&
+		    copy_to_user(&out[used], &info, sizeof(info)))
+			return -EFAULT;
+		used++;
+	}
+	list.nr = used;
+	if (copy_to_user(arg, &list, sizeof(list)))
+		ret = -EFAULT;
+	return ret;
+}
+
+/* Called under ub->mutex by START. */
+int ubd_slots_stack(struct ubd_device *ub, struct queue_limits *lim)
+{
+	struct queue_limits file_lim;
+	struct ubd_slot *slot;
+	int ret = 0;
+	u32 nr;
+
+	mutex_lock(&ub->slot_mutex);
+	for (nr = 0; nr < UBD_MAX_SLOTS && !ret; nr++) {
+		slot = &ub->slots[nr];
+		if (!(slot->flags & UBD_SL_LIVE))
+			continue;
+		if (slot->bdev) {
+			queue_limits_stack_bdev(lim, slot->bdev, slot->base,
+						"ubd");
+		} else {
+			ret = ubd_file_limits(slot->file, &file_lim);
+			if (!ret)
+				blk_stack_limits(lim, &file_lim, 0);
+		}
+	}
+	mutex_unlock(&ub->slot_mutex);
+	return ret;
+}

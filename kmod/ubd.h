@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * ubd: the structures that the rooms of the driver share.
+ *
+ *	front.c	     bio in, verdict asked, bio mapped / answered / declined
+ *	slot.c	     table of backings;  file.c, worker.c: I/O on regular files
+ *	flush.c	     flush fan-out
+ *	bpf.c	     struct_ops hook, registry of programs
+ *	queue.c	     hidden blk-mq disk -> daemon
+ *	channel.c    /dev/ubdcN: FETCH, COMMIT, mmap, cancel
+ *	control.c    ublk's commands on /dev/ubd-control;  ioctl.c: ubd's own
+ *	lifecycle.c  add, start, stop, delete
+ *	stats.c	     counters and sysfs
+ */
+#ifndef UBD_H
+#define UBD_H
+
+#include <linux/blkdev.h>
+#include <linux/blk-mq.h>
+#include <linux/cdev.h>
+#include <linux/completion.h>
+#include <linux/fs.h>
+#include <linux/kref.h>
+#include <linux/llist.h>
+#include <linux/mempool.h>
+#include <linux/mutex.h>
+#include <linux/percpu.h>
+#include <linux/rcupdate.h>
+#include <linux/wait.h>
+
+#include "compat.h"
+#include "ubd_cmd.h"
+
+#define UBD_VERSION	"0.1.0"
+#define UBD_MAX_DEVICES	1024
+
+/* What of ublk's features there is; always on, both of them. */
+#define UBD_UBLK_FEATURES \
+	((u64)UBLK_F_URING_CMD_COMP_IN_TASK | UBLK_F_CMD_IOCTL_ENCODE)
+
+/* How long STOP and DEL are polite to a server before they kill it. */
+#define UBD_PATIENCE	(5 * HZ)
+
+struct ubd_device;
+
+/* ---- counters (stats.c) ---- */
+
+enum ubd_op_idx {
+	UBD_IDX_READ,
+	UBD_IDX_WRITE,
+	UBD_IDX_FLUSH,
+	UBD_IDX_DISCARD,
+	UBD_IDX_WRITE_ZEROES,
+	UBD_IDX_NR,
+};
+
+/* Order matters: sectors of kind k are at k + UBD_N_SECTORS. */
+enum ubd_kind {
+	UBD_N_MAPPED,
+	UBD_N_ZERO,
+	UBD_N_DECLINED,
+	UBD_N_ERROR,
+	UBD_N_BAD,
+	UBD_N_SECTORS,
+	UBD_N_MAPPED_SECTORS = UBD_N_SECTORS,
+	UBD_N_ZERO_SECTORS,
+	UBD_N_DECLINED_SECTORS,
+	UBD_N_NR,
+};
+
+/* One per CPU and device. */
+struct ubd_stats {
+	u64 op[UBD_IDX_NR][UBD_N_NR];
+	u64 splits;
+	u64 eagain;
+	u64 file_worker;
+	u64 flush_slots;
+	u64 flush_daemon;
+};
+
+/* ---- slots (slot.c) ---- */
+
+/* ubd_slot.flags: tested together with one load on the hot path */
+#define UBD_SL_LIVE	(1U << 0)	/* may be named by a verdict */
+#define UBD_SL_WRITE	(1U << 1)	/* opened for writing */
+#define UBD_SL_FILE	(1U << 2)	/* regular file, through the worker */
+#define UBD_SL_WHOLE	(1U << 3)	/* whole disk: no partition offset */
+#define UBD_SL_DIRECT	(1U << 4)	/* file opened with O_DIRECT */
+#define UBD_SL_DRAINING	(1U << 5)	/* unregistered while the front is open */
+
+/*
+ * What a verdict may name. One cache line, read without locks: @flags is set
+ * last, with release semantics, and a used slot changes no other field until
+ * the front disk has no openers, hence no bio that could be looking.
+ */
+struct ubd_slot {
+	struct block_device *bdev;	/* NULL for a regular file */
+	u64 base;			/* window start in the backing, sectors */
+	u64 nr_sectors;			/* window length */
+	unsigned int flags;		/* UBD_SL_* */
+	unsigned int block_mask;	/* logical block in sectors, minus 1 */
+	struct file *file;		/* ours alone, not the caller's */
+	const struct cred *cred;	/* of who registered it */
+	/*
+	 * Sticky: set by the first write, before it is issued, and never
+	 * cleared while the slot lives. Untracked writes tell us when they
+	 * begin and not when they end, so a mark cleared at a flush would
+	 * lose the write in flight; and a device closed and opened again
+	 * still owes the flush of what was written before.
+	 */
+	bool dirty;
+} ____cacheline_aligned_in_smp;
+
+/* ---- programs (bpf.c) ---- */
+
+/* A registered ubd_bpf_ops, by name. Freed after a grace period. */
+struct ubd_prog {
+	struct ubd_bpf_ops __rcu *ops;	/* NULL: ejected or gone */
+	struct list_head node;		/* in the registry, ubd_bpf_mutex */
+	struct list_head bindings;	/* ubd_bpf_mutex */
+	char name[UBD_OPS_NAME_LEN];
+	u32 flags;			/* of the ops registered last */
+	spinlock_t bad_lock;		/* protects the fields below */
+	u64 bad_total;
+	unsigned long bad_since;	/* jiffies; start of the current second */
+	unsigned int bad_recent;	/* bad verdicts since then */
+	bool ejected;
+	char reason[UBD_REASON_LEN];
+	struct rcu_head rcu;
+};
+
+/* A program on a device, with this device's parameter. */
+struct ubd_binding {
+	struct ubd_prog *prog;
+	u64 cookie;
+	struct ubd_device *ub;
+	struct list_head node;		/* in prog->bindings, ubd_bpf_mutex */
+	struct rcu_head rcu;
+};
+
+/* ---- the channel to the daemon (queue.c, channel.c) ---- */
+
+enum ubd_io_state {
+	UBD_IO_NONE,	/* no command: no server, or it was cancelled */
+	UBD_IO_READY,	/* command held, waits for a request */
+	UBD_IO_QUEUED,	/* request on its way: task work will deliver it */
+	UBD_IO_COPYING,	/* data is being copied, in the server's context */
+	UBD_IO_SERVER,	/* request is with the server, command completed */
+	UBD_IO_ABORTED,	/* request ended early; task work ends the command */
+};
+
+/* One tag of one queue. */
+struct ubd_io {
+	spinlock_t lock;		/* protects state, cmd, req, addr */
+	enum ubd_io_state state;
+	struct llist_node node;		/* in ubd_queue.pending */
+	struct io_uring_cmd *cmd;
+	struct request *req;
+	u64 addr;			/* the server's buffer for this tag */
+} ____cacheline_aligned_in_smp;
+
+struct ubd_queue {
+	struct ubd_device *ub;
+	u16 q_id;
+	u16 depth;
+	u16 nr_ready;			/* FETCHed tags; ub->mutex */
+	struct task_struct *daemon;	/* the only task that may serve */
+	void *ring;			/* its io_uring instance */
+	struct ublksrv_io_desc *descs;	/* mmapped read-only by the server */
+	struct llist_head pending;	/* ios that wait for task work */
+	struct ubd_io ios[];
+};
+
+/* Per request of the hidden disk. */
+struct ubd_rq {
+	unsigned long start;		/* jiffies, for iostat of the front */
+	struct block_device *acct;	/* NULL: not accounted */
+};
+
+/* ---- kernel threads that may block in a file system (worker.c) ---- */
+
+#define UBD_WORKERS	3
+
+struct ubd_work {
+	struct list_head node;
+	void (*fn)(struct ubd_work *work);
+};
+
+struct ubd_worker {
+	spinlock_t lock;		/* protects list; taken in irq context */
+	struct list_head list;
+	wait_queue_head_t wait;
+	struct task_struct *thread[UBD_WORKERS];
+};
+
+/* ---- the device ---- */
+
+/* ubd_device.state, bits */
+#define UBD_ST_OPEN	0	/* /dev/ubdcN is open */
+#define UBD_ST_DELETED	1	/* DEL has begun */
+#define UBD_ST_FRONT	2	/* a front disk exists, perhaps only its openers */
+
+struct ubd_device {
+	/* Read by every bio. */
+	struct ubd_binding __rcu *bind;
+	struct ubd_stats __percpu *stats;
+	struct block_device *hidden_bdev;
+	unsigned int nr_slots;		/* highest used slot + 1 */
+	unsigned int block_mask;	/* front's logical block in sectors, -1 */
+	int id;
+	bool fail_declined;		/* no daemon will answer */
+	bool daemon_flush;		/* server has a volatile cache */
+	bool daemon_dirty;		/* sticky: a write was declined */
+	struct ubd_slot slots[UBD_MAX_SLOTS];
+
+	struct bio_set split_bs;	/* front halves of split bios */
+	struct bio_set flush_bs;	/* flushes we send ourselves */
+	mempool_t flush_pool;		/* struct ubd_flush */
+	mempool_t fio_pool;		/* struct ubd_fio */
+	struct workqueue_struct *wq;	/* submits what may wait for a tag */
+	struct ubd_worker worker;
+
+	/*
+	 * Protects info, params, started/stopping transitions and the
+	 * nr_ready counts. Never held while waiting for I/O or for a server.
+	 */
+	struct mutex mutex;
+	struct mutex stop_mutex;	/* one STOP at a time */
+	/*
+	 * Protects the cold side of the slot table. Taken inside the front's
+	 * open_mutex at last close, so no file is opened or released under it.
+	 */
+	struct mutex slot_mutex;
+
+	struct ublksrv_ctrl_dev_info info;
+	struct ublk_params params;
+	unsigned long state;		/* UBD_ST_* */
+	bool aborting;			/* this server gets -ENODEV from now on */
+	bool stopping;			/* STOP is under way; ub->mutex */
+	struct gendisk *front;		/* set while started; ub->mutex */
+	struct block_device *front_bdev;	/* for iostat of declined bios */
+	struct gendisk *hidden;		/* lives as long as the front's struct */
+	struct blk_mq_tag_set tag_set;
+	struct ubd_queue **queues;
+	unsigned int nr_queues_ready;
+	struct completion ready;	/* all tags were FETCHed */
+	struct task_struct *server;	/* opener of the char device */
+	struct mm_struct *server_mm;	/* compared, never dereferenced */
+	wait_queue_head_t wait;		/* io states, UBD_ST_OPEN */
+	struct work_struct scan_work;	/* partition scan after START */
+	struct cdev cdev;
+	struct device cdev_dev;
+	struct rcu_head rcu;
+};
+
+/* main.c */
+extern struct class *ubd_class;
+extern dev_t ubd_chr_devt;
+extern atomic_t ubd_nr_devices;
+extern wait_queue_head_t ubd_exit_wait;
+
+/* front.c */
+extern const struct block_device_operations ubd_front_fops;
+int ubd_front_limits(struct ubd_device *ub, struct queue_limits *lim,
+		     struct queue_limits *hidden);
+void ubd_decline_rest(struct ubd_device *ub, struct bio *bio);
+
+/* slot.c */
+int ubd_slot_register(struct ubd_device *ub, struct ubd_slot_reg *reg);
+int ubd_slot_unregister(struct ubd_device *ub, u32 nr);
+int ubd_slot_list(struct ubd_device *ub, struct ubd_slot_list __user *arg);
+int ubd_slots_stack(struct ubd_device *ub, struct queue_limits *lim);
+void ubd_slots_release(struct ubd_device *ub, bool all, bool sync);
+
+/* file.c */
+int ubd_file_limits(struct file *file, struct queue_limits *lim);
+void ubd_file_submit(struct ubd_device *ub, struct ubd_slot *slot,
+		     struct bio *bio, u64 sector);
+int ubd_file_init(void);
+void ubd_file_exit(void);
+int ubd_file_init_device(struct ubd_device *ub);
+
+/* worker.c */
+int ubd_worker_start(struct ubd_device *ub);
+void ubd_worker_stop(struct ubd_device *ub);
+void ubd_worker_queue(struct ubd_worker *worker, struct ubd_work *work);
+
+/* flush.c */
+bool ubd_flush_bio(struct ubd_device *ub, struct bio *bio);
+int ubd_flush_init(void);
+void ubd_flush_exit(void);
+int ubd_flush_init_device(struct ubd_device *ub);
+
+/* bpf.c */
+int ubd_bpf_init(void);
+int ubd_bind(struct ubd_device *ub, const char *name, u64 cookie);
+void ubd_unbind(struct ubd_device *ub);
+int ubd_prog_list(struct ubd_prog_list __user *arg);
+int ubd_prog_test_run(struct ubd_test_run *run);
+void ubd_bad_verdict(struct ubd_prog *prog, struct ubd_bpf_ops *ops,
+		     const struct ubd_bpf_io *io, int verdict, int bad);
+
+/* queue.c */
+extern const struct blk_mq_ops ubd_mq_ops;
+extern const struct block_device_operations ubd_hidden_fops;
+int ubd_queues_alloc(struct ubd_device *ub);
+void ubd_queues_free(struct ubd_device *ub);
+bool ubd_end_server_requests(struct ubd_device *ub);
+void ubd_cancel_commands(struct ubd_device *ub);
+size_t ubd_descs_size(u16 depth);
+
+/* channel.c */
+extern const struct file_operations ubd_ch_fops;
+void ubd_kill_server(struct ubd_device *ub);
+
+/* control.c */
+extern const struct file_operations ubd_ctl_fops;
+
+/* ioctl.c */
+long ubd_ctl_ioctl(struct file *file, unsigned int cmd, unsigned long arg);
+
+/* lifecycle.c */
+struct ubd_device *ubd_get_device(int id);
+void ubd_put_device(struct ubd_device *ub);
+int ubd_add(struct ublksrv_ctrl_dev_info *info);
+int ubd_start(struct ubd_device *ub, int pid);
+void ubd_stop(struct ubd_device *ub);
+int ubd_delete(struct ubd_device *ub, bool wait);
+void ubd_delete_all(void);
+void ubd_front_gone(struct ubd_device *ub);
+
+/* stats.c */
+extern const struct attribute_group *ubd_groups[];
+
+#define ubd_count(ub, field)	this_cpu_inc((ub)->stats->field)
+
+/* Index of a block layer op in the counters, or -1: not served. */
+static inline int ubd_op_index(enum req_op op)
+{
+	switch (op) {
+	case REQ_OP_READ:
+		return UBD_IDX_READ;
+	case REQ_OP_WRITE:
+		return UBD_IDX_WRITE;
+	case REQ_OP_FLUSH:
+		return UBD_IDX_FLUSH;
+	case REQ_OP_DISCARD:
+		return UBD_IDX_DISCARD;
+	case REQ_OP_WRITE_ZEROES:
+		return UBD_IDX_WRITE_ZEROES;
+	default:
+		return -1;
+	}
+}
+
+/* Only the values of UBLK_IO_F_*: enum req_flag_bits is no ABI. */
+static inline u32 ubd_io_flags(blk_opf_t opf)
+{
+	u32 flags = 0;
+
+	if (opf & REQ_META)
+		flags |= UBD_IO_META;
+	if (opf & REQ_FUA)
+		flags |= UBD_IO_FUA;
+	if (opf & REQ_NOUNMAP)
+		flags |= UBD_IO_NOUNMAP;
+	if (opf & REQ_SWAP)
+		flags |= UBD_IO_SWAP;
+	return flags;
+}
+
+#endif /* UBD_H */
