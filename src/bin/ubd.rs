@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ubd`: adds, removes and shows block devices.
+
+use clap::Parser;
+use std::process::ExitCode;
+use ubd_bpf::cli::{init_log, Cli};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    init_log("ubd", cli.verbose);
+    match cli.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("ubd: {err:#}");
+            ExitCode::from(err.kind().exit_code())
+        }
+    }
+}

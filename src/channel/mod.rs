@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The channel between the driver and whoever serves a device.
+//!
+//! ```text
+//!   driver ──descriptor──► Queue ──Request──► Handler
+//!          ◄───commit────        ◄───Step────
+//!                            └─ Backing ──► kernel (same ring) ─► Handler::resume
+//! ```
+//!
+//! A [`Queue`] owns one ring and one thread. Each tag of the queue is, at any
+//! time, either the driver's (a fetch is pending), the handler's, or a backing
+//! operation's; so no tag waits for another, and a buffer has one owner.
+
+mod buffers;
+mod node;
+mod queue;
+mod request;
+
+pub use node::CharNode;
+pub use queue::Queue;
+pub use request::{Backing, Handler, Op, Request, Step};

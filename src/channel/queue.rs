@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The loop that serves one queue on one ring.
+
+use super::buffers::Buffers;
+use super::node::{CharNode, Descriptors};
+use super::request::{Backing, Handler, Request, Step};
+use crate::error::{Context, Error, Kind, Result};
+use crate::uapi::{ublk, Plain};
+use io_uring::{cqueue, opcode, squeue, types, IoUring};
+use nix::errno::Errno;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+/// The character node's place among the ring's registered files; those of the
+/// handler follow.
+const NODE: types::Fixed = types::Fixed(0);
+
+/// `_IO(0x12, 0)` of `linux/blkdev.h`: a discard as an io_uring command.
+const BLOCK_URING_CMD_DISCARD: u32 = 0x1200;
+
+/// What a completion is of; kept above the tag in the user data.
+const KIND_IO_CMD: u64 = 0;
+const KIND_BACKING: u64 = 1;
+
+/// One queue of a device: its ring, descriptors, buffers and handler.
+///
+/// Make it and run it on the same thread: the driver answers only to the
+/// thread that fetched.
+pub struct Queue<'a> {
+    ring: IoUring,
+    id: u16,
+    descriptors: Descriptors,
+    buffers: Buffers,
+    requests: Vec<Option<Request>>,
+    handler: Box<dyn Handler + 'a>,
+}
+
+impl<'a> Queue<'a> {
+    /// Sets up queue `id` of the device behind `node`, described by `info`, to
+    /// be served by `handler`, whose operations name files by their place in `files`.
+    pub fn new(
+        node: &CharNode,
+        info: &ublk::DevInfo,
+        id: u16,
+        files: &[BorrowedFd<'_>],
+        handler: Box<dyn Handler + 'a>,
+    ) -> Result<Self> {
+        let depth = info.queue_depth;
+        let ring = new_ring(depth.into())?;
+        let fds: Vec<_> = std::iter::once(node.as_fd())
+            .chain(files.iter().copied())
+            .map(|fd| fd.as_raw_fd())
+            .collect();
+        ring.submitter()
+            .register_files(&fds)
+            .context(|| "failed to register the files of a queue with its ring")?;
+        Ok(Queue {
+            ring,
+            id,
+            descriptors: node.descriptors(id, depth)?,
+            buffers: Buffers::new(depth, info.max_io_buf_bytes)?,
+            requests: vec![None; depth.into()],
+            handler,
+        })
+    }
+
+    /// Fetches with every tag, calls `fetched` once the driver has the commands,
+    /// then serves requests until the driver has taken all tags back.
+    ///
+    /// # Errors
+    /// The ring fails, or the driver refuses the fetch; `fetched` is not called then.
+    pub fn run(&mut self, fetched: impl FnOnce()) -> Result<()> {
+        let depth = self.requests.len() as u16;
+        for tag in 0..depth {
+            let sqe = self.io_cmd(ublk::U_IO_FETCH_REQ, tag, 0);
+            self.push(&sqe)?;
+        }
+        self.submit(0)?;
+        // A refused fetch completes at once; a good one does not before START.
+        if let Some(cqe) = self.ended() {
+            let errno = Errno::from_raw(-cqe.result());
+            return Err(Error::os(
+                format!("the driver refused to serve queue {}", self.id),
+                errno,
+            ));
+        }
+        fetched();
+
+        let mut live = depth;
+        while live > 0 {
+            self.submit(1)?;
+            while let Some(cqe) = self.ended() {
+                live -= u16::from(self.complete(&cqe)? == Tag::Ended);
+            }
+        }
+        Ok(())
+    }
+
+    /// Handles one completion.
+    fn complete(&mut self, cqe: &cqueue::Entry) -> Result<Tag> {
+        let (tag, res) = (cqe.user_data() as u16, cqe.result());
+        let index = usize::from(tag);
+        let step = match cqe.user_data() >> 16 {
+            KIND_IO_CMD if res == ublk::IO_RES_OK => {
+                let req = Request::new(tag, &self.descriptors.read(tag));
+                self.requests[index] = Some(req);
+                // SAFETY: the driver has handed the tag over, and no backing
+                // operation of it has begun.
+                self.handler.start(&req, unsafe { self.buffers.slice(tag) })
+            }
+            KIND_IO_CMD => {
+                if res != ublk::IO_RES_ABORT {
+                    let errno = Errno::from_raw(-res);
+                    log::warn!("queue {}: the driver closed tag {tag}: {errno}", self.id);
+                }
+                return Ok(Tag::Ended);
+            }
+            KIND_BACKING => {
+                let req = self.requests[index].ok_or_else(|| unexpected(cqe))?;
+                let res = u32::try_from(res).map_err(|_| Errno::from_raw(-res));
+                // SAFETY: the only backing operation of the tag has just ended.
+                self.handler
+                    .resume(&req, unsafe { self.buffers.slice(tag) }, res)
+            }
+            _ => return Err(unexpected(cqe)),
+        };
+        let sqe = match step {
+            Step::Submit(op) => self.backing(tag, &op),
+            Step::Done(res) => {
+                self.requests[index] = None;
+                let result = match res {
+                    Ok(bytes) => bytes as i32,
+                    Err(errno) => -(errno as i32),
+                };
+                self.io_cmd(ublk::U_IO_COMMIT_AND_FETCH_REQ, tag, result)
+            }
+        };
+        self.push(&sqe)?;
+        Ok(Tag::Live)
+    }
+
+    /// An I/O command, which gives the tag to the driver.
+    fn io_cmd(&self, op: u32, tag: u16, result: i32) -> squeue::Entry {
+        let addr = self.buffers.addr(tag).as_ptr() as u64;
+        let arg = ublk::IoCmd {
+            q_id: self.id,
+            tag,
+            result,
+            addr,
+        };
+        let mut area = [0u8; 16];
+        area.copy_from_slice(arg.as_bytes());
+        opcode::UringCmd16::new(NODE, op)
+            .cmd(area)
+            .build()
+            .user_data(tag.into())
+    }
+
+    fn backing(&self, tag: u16, op: &Backing) -> squeue::Entry {
+        let place = |file: u32| types::Fixed(file + 1);
+        let sqe = match op {
+            Backing::Read { file, at, buf } => {
+                let (ptr, len) = self.buffers.part(tag, buf);
+                opcode::Read::new(place(*file), ptr, len)
+                    .offset(*at)
+                    .build()
+            }
+            Backing::Write {
+                file,
+                at,
+                buf,
+                dsync,
+            } => {
+                let (ptr, len) = self.buffers.part(tag, buf);
+                let flags = if *dsync { libc::RWF_DSYNC } else { 0 };
+                opcode::Write::new(place(*file), ptr, len)
+                    .offset(*at)
+                    .rw_flags(flags)
+                    .build()
+            }
+            Backing::Sync { file } => opcode::Fsync::new(place(*file))
+                .flags(types::FsyncFlags::DATASYNC)
+                .build(),
+            Backing::Fallocate {
+                file,
+                mode,
+                at,
+                len,
+            } => opcode::Fallocate::new(place(*file), *len)
+                .offset(*at)
+                .mode(*mode)
+                .build(),
+            Backing::Discard { file, at, len } => {
+                let mut area = [0u8; 16];
+                area[..8].copy_from_slice(&len.to_ne_bytes());
+                opcode::UringCmd16::new(place(*file), BLOCK_URING_CMD_DISCARD)
+                    .cmd(area)
+                    .addr(Some(*at))
+                    .build()
+            }
+        };
+        sqe.user_data(KIND_BACKING << 16 | u64::from(tag))
+    }
+
+    fn push(&mut self, sqe: &squeue::Entry) -> Result<()> {
+        // SAFETY: an I/O command's argument is inside the SQE, and the buffers
+        // stay mapped until their operations have ended; `drop` sees to that.
+        unsafe { self.ring.submission().push(sqe) }
+            .map_err(|err| Error::caused_by(Kind::Protocol, "more operations than tags", err))
+    }
+
+    fn ended(&mut self) -> Option<cqueue::Entry> {
+        self.ring.completion().next()
+    }
+
+    fn submit(&self, want: usize) -> Result<()> {
+        loop {
+            match self.ring.submit_and_wait(want) {
+                Ok(_) => return Ok(()),
+                Err(err) if err.raw_os_error() == Some(libc::EINTR) => {}
+                Err(err) => {
+                    return Err(err)
+                        .context(|| format!("failed to run the ring of queue {}", self.id))
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Queue<'_> {
+    fn drop(&mut self) {
+        // Closing a ring does not wait for its operations. Only a failed queue
+        // has any left, and its process is about to end.
+        if self.requests.iter().any(Option::is_some) {
+            self.buffers.leak();
+        }
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Tag {
+    Live,
+    /// The driver took it back for good.
+    Ended,
+}
+
+/// A ring with room for one operation a tag, in the cheapest mode there is.
+///
+/// DEFER_TASKRUN runs the driver's task work in our own wait for completions
+/// instead of interrupting the thread; it asks for SINGLE_ISSUER.
+fn new_ring(entries: u32) -> Result<IoUring> {
+    let ring = IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .build(entries);
+    match ring {
+        Err(err) if err.raw_os_error() == Some(libc::EINVAL) => IoUring::new(entries),
+        ring => ring,
+    }
+    .context(|| "failed to create the io_uring of a queue")
+}
+
+fn unexpected(cqe: &cqueue::Entry) -> Error {
+    Error::new(
+        Kind::Protocol,
+        format!("a completion of nothing known: {:#x}", cqe.user_data()),
+    )
+}

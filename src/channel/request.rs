@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a queue asks of a handler, and what the handler may answer.
+
+use crate::uapi::ublk;
+use nix::errno::Errno;
+use std::ops::Range;
+
+/// What a request wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    Read,
+    Write,
+    Flush,
+    Discard,
+    WriteZeroes,
+    /// An operation that this library does not know, by its number.
+    Other(u32),
+}
+
+/// One request of the driver.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Identifies the request within its queue while it lasts.
+    pub tag: u16,
+    pub op: Op,
+    /// Durable before it completes.
+    pub fua: bool,
+    /// Write zeroes, but keep the blocks.
+    pub no_unmap: bool,
+    /// First sector on the device, of 512 bytes.
+    pub sector: u64,
+    /// Length in sectors of 512 bytes.
+    pub sectors: u32,
+}
+
+impl Request {
+    pub(super) fn new(tag: u16, desc: &ublk::IoDesc) -> Self {
+        Request {
+            tag,
+            op: match desc.op_flags & 0xff {
+                ublk::IO_OP_READ => Op::Read,
+                ublk::IO_OP_WRITE => Op::Write,
+                ublk::IO_OP_FLUSH => Op::Flush,
+                ublk::IO_OP_DISCARD => Op::Discard,
+                ublk::IO_OP_WRITE_ZEROES => Op::WriteZeroes,
+                other => Op::Other(other),
+            },
+            fua: desc.op_flags & ublk::IO_F_FUA != 0,
+            no_unmap: desc.op_flags & ublk::IO_F_NOUNMAP != 0,
+            sector: desc.start_sector,
+            sectors: desc.nr_sectors,
+        }
+    }
+
+    /// First byte on the device.
+    pub fn start(&self) -> u64 {
+        self.sector << 9
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> u64 {
+        u64::from(self.sectors) << 9
+    }
+
+    /// Whether the request has no length, as a flush.
+    pub fn is_empty(&self) -> bool {
+        self.sectors == 0
+    }
+}
+
+/// An operation on a file of the target; `file` indexes the queue's files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backing {
+    /// Into `buf` of the tag's buffer from byte `at`.
+    Read {
+        file: u32,
+        at: u64,
+        buf: Range<usize>,
+    },
+    /// From `buf` of the tag's buffer to byte `at`; `dsync`: durable before it ends.
+    Write {
+        file: u32,
+        at: u64,
+        buf: Range<usize>,
+        dsync: bool,
+    },
+    /// Makes everything written durable.
+    Sync { file: u32 },
+    /// `fallocate(2)` with `mode`.
+    Fallocate {
+        file: u32,
+        mode: i32,
+        at: u64,
+        len: u64,
+    },
+    /// Tells the block device that the range is unused.
+    Discard { file: u32, at: u64, len: u64 },
+}
+
+/// What comes next for a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// It ends: bytes read or written (0 for other operations), or an error.
+    Done(Result<u32, Errno>),
+    /// This operation, then [`Handler::resume`].
+    Submit(Backing),
+}
+
+/// Serves the requests of one queue, on the thread of that queue.
+///
+/// Neither method may block: an operation that takes time is a [`Backing`].
+/// `buf` is the tag's whole buffer, of the device's largest request; it holds
+/// the data of a write, and takes those of a read.
+pub trait Handler: Send {
+    /// A request has come.
+    fn start(&mut self, req: &Request, buf: &mut [u8]) -> Step;
+
+    /// The operation of `req`'s last step has ended, with the bytes that it did.
+    fn resume(&mut self, req: &Request, buf: &mut [u8], res: Result<u32, Errno>) -> Step;
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ubd list`: the devices there are.
+
+use super::table::{self, Align};
+use super::{print, print_json};
+use crate::control::{block_node, Control};
+use crate::daemon::record;
+use crate::error::{Kind, Result};
+use crate::size;
+use crate::sysfs::{self, Disk};
+use crate::uapi::ublk;
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// List block devices
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Devices, as `3` or `/dev/ubdb3` [default: all]
+    #[arg(value_name = "DEV")]
+    devices: Vec<String>,
+    /// The same as DEV
+    #[arg(short, long, value_name = "N")]
+    number: Vec<u32>,
+    /// Print JSON
+    #[arg(short = 'J', long, visible_short_alias = 'j')]
+    json: bool,
+    /// Columns to print
+    #[arg(
+        short,
+        long,
+        value_name = "COLUMNS",
+        value_delimiter = ',',
+        ignore_case = true
+    )]
+    output: Vec<Column>,
+    /// Leave out the headings
+    #[arg(long)]
+    noheadings: bool,
+    /// Do not align the columns; blanks in a cell become \x20
+    #[arg(long)]
+    raw: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Column {
+    Name,
+    State,
+    Size,
+    Ro,
+    Target,
+    Backing,
+    Program,
+    Queues,
+    Depth,
+    Pid,
+}
+
+/// A device, as JSON has it.
+#[derive(Debug, Serialize)]
+struct Row {
+    id: u32,
+    name: String,
+    state: &'static str,
+    /// Bytes.
+    size: u64,
+    read_only: bool,
+    target: Option<String>,
+    backing: Option<String>,
+    program: Option<String>,
+    queues: u16,
+    depth: u16,
+    pid: Option<i32>,
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    let control = Control::open()?;
+    let mut asked = args.number.clone();
+    for device in &args.devices {
+        asked.push(sysfs::parse_device(device)?);
+    }
+    let ids = if asked.is_empty() {
+        sysfs::device_ids()?
+    } else {
+        asked.clone()
+    };
+    let mut rows = Vec::new();
+    for id in ids {
+        match row(&control, id) {
+            // It went between being listed and being asked.
+            Err(err) if err.kind() == Kind::NotFound && asked.is_empty() => {}
+            row => rows.push(row?),
+        }
+    }
+    if args.json {
+        return print_json(&serde_json::json!({ "version": 1, "devices": rows }));
+    }
+    let columns = match args.output.as_slice() {
+        [] => Column::value_variants(),
+        chosen => chosen,
+    };
+    let headings: Vec<_> = columns.iter().map(|column| column.heading()).collect();
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| columns.iter().map(|column| column.cell(row)).collect())
+        .collect();
+    let layout = if args.raw { table::raw } else { table::aligned };
+    print(&layout(&headings, &cells, !args.noheadings))
+}
+
+fn row(control: &Control, id: u32) -> Result<Row> {
+    let info = control.dev_info(id)?;
+    let basic = control.params(id)?.basic;
+    let record = record::read(id, info.ublksrv_pid);
+    let (target, backing) = match record {
+        Some(record) => (Some(record.target), record.backing),
+        None => (None, None),
+    };
+    Ok(Row {
+        id,
+        name: block_node(id),
+        state: state(info.state),
+        size: basic.dev_sectors << 9,
+        read_only: basic.attrs & ublk::ATTR_READ_ONLY != 0,
+        target,
+        backing,
+        program: Disk::new(id).program().ok().flatten(),
+        queues: info.nr_hw_queues,
+        depth: info.queue_depth,
+        pid: (info.ublksrv_pid > 0).then_some(info.ublksrv_pid),
+    })
+}
+
+fn state(state: u16) -> &'static str {
+    match state {
+        ublk::S_DEV_DEAD => "dead",
+        ublk::S_DEV_LIVE => "live",
+        ublk::S_DEV_QUIESCED => "quiesced",
+        ublk::S_DEV_FAIL_IO => "fail_io",
+        _ => "unknown",
+    }
+}
+
+impl Column {
+    fn heading(self) -> (&'static str, Align) {
+        match self {
+            Column::Name => ("NAME", Align::Left),
+            Column::State => ("STATE", Align::Left),
+            Column::Size => ("SIZE", Align::Right),
+            Column::Ro => ("RO", Align::Right),
+            Column::Target => ("TARGET", Align::Left),
+            Column::Backing => ("BACKING", Align::Left),
+            Column::Program => ("PROGRAM", Align::Left),
+            Column::Queues => ("QUEUES", Align::Right),
+            Column::Depth => ("DEPTH", Align::Right),
+            Column::Pid => ("PID", Align::Right),
+        }
+    }
+
+    fn cell(self, row: &Row) -> String {
+        match self {
+            Column::Name => row.name.clone(),
+            Column::State => row.state.to_owned(),
+            Column::Size => size::human(row.size),
+            Column::Ro => u8::from(row.read_only).to_string(),
+            Column::Target => row.target.clone().unwrap_or_default(),
+            Column::Backing => row.backing.clone().unwrap_or_default(),
+            Column::Program => row.program.clone().unwrap_or_default(),
+            Column::Queues => row.queues.to_string(),
+            Column::Depth => row.depth.to_string(),
+            Column::Pid => row.pid.map(|pid| pid.to_string()).unwrap_or_default(),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The command line of `ubd`, one file a verb.
+
+mod add;
+mod del;
+mod features;
+pub mod generate;
+mod holders;
+mod list;
+mod stats;
+mod table;
+
+use crate::error::{Context, Result};
+use clap::{ArgAction, Parser, Subcommand};
+use std::io::{self, Write};
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0   done
+  1   no such device, file or program
+  2   wrong usage, or any other error
+  69  the ubd driver is not loaded
+  77  no permission
+
+Environment:
+  UBD_LOG   what to log, as `debug` or `ubd_bpf::channel=trace`";
+
+/// Block devices served from userspace, with mapped I/O staying in the kernel
+#[derive(Debug, Parser)]
+#[command(name = "ubd", version, after_help = EXIT_STATUS, max_term_width = 100)]
+pub struct Cli {
+    /// Say more; twice for debugging
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Add(add::Args),
+    Del(del::Args),
+    List(list::Args),
+    Stats(stats::Args),
+    Features(features::Args),
+    #[command(hide = true)]
+    Man(generate::ManArgs),
+    #[command(hide = true)]
+    Completions(generate::CompletionsArgs),
+}
+
+impl Cli {
+    /// Does what the command line says.
+    pub fn run(self) -> Result<()> {
+        match self.verb {
+            Verb::Add(args) => add::run(args),
+            Verb::Del(args) => del::run(args),
+            Verb::List(args) => list::run(&args),
+            Verb::Stats(args) => stats::run(&args),
+            Verb::Features(args) => features::run(&args),
+            Verb::Man(args) => generate::man::<Cli>(&args),
+            Verb::Completions(args) => generate::completions::<Cli>(&args),
+        }
+    }
+}
+
+/// Sends log messages to stderr, as `verbose` or `UBD_LOG` ask for.
+pub fn init_log(program: &'static str, verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    env_logger::Builder::from_env(env_logger::Env::new().filter_or("UBD_LOG", level))
+        .format(move |out, record| {
+            let level = record.level().as_str().to_ascii_lowercase();
+            writeln!(out, "{program}: {level}: {}", record.args())
+        })
+        .init();
+}
+
+/// Prints to stdout. A reader that has gone away has read enough.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done.context(|| "failed to write to stdout"),
+    }
+}
+
+/// Prints JSON to stdout, as one line.
+pub fn print_json(value: &serde_json::Value) -> Result<()> {
+    print(&format!("{value}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

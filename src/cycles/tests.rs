@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The walk over a made-up sysfs.
+
+use super::*;
+use std::os::unix::fs::symlink;
+
+/// A sysfs with one directory for each device, below `devices/`.
+struct Fake {
+    dir: tempfile::TempDir,
+}
+
+impl Fake {
+    fn new(devices: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for device in devices {
+            fs::create_dir_all(dir.path().join("devices").join(device).join("slaves")).unwrap();
+        }
+        Fake { dir }
+    }
+
+    fn device(&self, name: &str) -> PathBuf {
+        self.dir.path().join("devices").join(name)
+    }
+
+    fn slave(&self, upper: &str, lower: &str) {
+        let name = Path::new(lower).file_name().unwrap();
+        symlink(
+            self.device(lower),
+            self.device(upper).join("slaves").join(name),
+        )
+        .unwrap();
+    }
+
+    fn walk(&self, name: &str) -> Result<Option<Chain>> {
+        let walker = Walker {
+            sys: self.dir.path().into(),
+            mounts: Vec::new(),
+        };
+        walker.device(&self.device(name), 0)
+    }
+}
+
+#[test]
+fn a_ubd_device_under_dm_on_md_is_found() {
+    let sys = Fake::new(&["dm-0", "md0", "sda", "ubdb3"]);
+    sys.slave("dm-0", "sda");
+    sys.slave("dm-0", "md0");
+    sys.slave("md0", "ubdb3");
+    assert_eq!(sys.walk("dm-0").unwrap().unwrap(), ["dm-0", "md0", "ubdb3"]);
+    assert_eq!(sys.walk("sda").unwrap(), None);
+}
+
+#[test]
+fn partitions_count_as_their_disk() {
+    let sys = Fake::new(&["dm-0", "dm-0/dm-0p1", "ubdb0", "ubdb0/ubdb0p1"]);
+    fs::write(sys.device("dm-0/dm-0p1/partition"), "1").unwrap();
+    sys.slave("dm-0", "ubdb0/ubdb0p1");
+    assert_eq!(
+        sys.walk("dm-0/dm-0p1").unwrap().unwrap(),
+        ["dm-0p1", "ubdb0p1"]
+    );
+}
+
+#[test]
+fn a_circle_ends() {
+    let sys = Fake::new(&["dm-0", "dm-1"]);
+    sys.slave("dm-0", "dm-1");
+    sys.slave("dm-1", "dm-0");
+    assert_eq!(sys.walk("dm-0").unwrap_err().kind(), Kind::Usage);
+}
+
+#[test]
+fn mountinfo_lines_are_read() {
+    let line = r"36 35 0:42 / /mnt\040x rw shared:1 - overlay over\040lay rw,lowerdir=/a:/b\040c,upperdir=/u,workdir=/w";
+    let mount = Mount::parse(line).unwrap();
+    assert_eq!((mount.id, mount.kind.as_str()), (36, "overlay"));
+    assert_eq!(mount.source, "over lay");
+    assert_eq!(mount.layers(), ["/a", "/b c", "/u"].map(PathBuf::from));
+}
+
+#[test]
+fn this_machines_own_files_lie_on_no_ubd_device() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    check(file.path()).unwrap();
+    assert_eq!(
+        check(Path::new("/nowhere/x")).unwrap_err().kind(),
+        Kind::NotFound
+    );
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The threads that serve the queues.
+
+use super::wait::Bell;
+use crate::channel::{CharNode, Queue};
+use crate::error::{Context, Error, Kind, Result};
+use crate::target::Target;
+use crate::uapi::ublk;
+use nix::sched::{sched_setaffinity, CpuSet};
+use nix::unistd::Pid;
+use std::sync::{mpsc, Arc};
+use std::thread::{Builder, JoinHandle};
+
+/// The running queues of a device.
+#[derive(Debug, Default)]
+pub(super) struct Queues(Vec<JoinHandle<Result<()>>>);
+
+impl Queues {
+    /// Starts a thread for each of `cpus`, which are those of each queue, and
+    /// waits until each has fetched or failed. Tells whether all have fetched;
+    /// if not, the others end when the device is stopped, and [`Self::join`]
+    /// says why.
+    pub(super) fn start(
+        &mut self,
+        node: &Arc<CharNode>,
+        info: &ublk::DevInfo,
+        cpus: Vec<CpuSet>,
+        target: &Arc<dyn Target>,
+        bell: &Bell,
+    ) -> Result<bool> {
+        let (tx, rx) = mpsc::channel();
+        for (id, cpus) in (0u16..).zip(cpus) {
+            let (node, target, info, tx) = (node.clone(), target.clone(), *info, tx.clone());
+            let ringer = bell.ring_at_end();
+            let thread = Builder::new()
+                .name(format!("ubd{}-q{id}", info.dev_id))
+                .spawn(move || {
+                    let _ringer = ringer;
+                    run(&node, &info, id, &cpus, &*target, tx)
+                })
+                .context(|| format!("failed to start the thread of queue {id}"))?;
+            self.0.push(thread);
+        }
+        drop(tx);
+        // A thread says that it has fetched, or drops its end without a word.
+        Ok(rx.iter().count() == self.0.len())
+    }
+
+    /// Waits for all queues to end; gives the first failure.
+    pub(super) fn join(&mut self) -> Result<()> {
+        self.0.drain(..).map(end_of).fold(Ok(()), Result::and)
+    }
+}
+
+/// The body of a queue's thread.
+fn run(
+    node: &CharNode,
+    info: &ublk::DevInfo,
+    id: u16,
+    cpus: &CpuSet,
+    target: &dyn Target,
+    fetched: mpsc::Sender<()>,
+) -> Result<()> {
+    if let Err(errno) = sched_setaffinity(Pid::from_raw(0), cpus) {
+        log::debug!("queue {id} runs on any CPU: {errno}");
+    }
+    let handler = target.handler(info.queue_depth);
+    let mut queue = Queue::new(node, info, id, &target.files(), handler)?;
+    queue.run(move || {
+        // Nobody listens any more only when another queue has failed.
+        let _ = fetched.send(());
+    })
+}
+
+fn end_of(thread: JoinHandle<Result<()>>) -> Result<()> {
+    thread
+        .join()
+        .unwrap_or_else(|_| Err(Error::new(Kind::Protocol, "a queue's thread panicked")))
+}

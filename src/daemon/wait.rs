@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What ends a daemon: a signal, or the end of its queues.
+
+use crate::error::{Context, Result};
+use nix::errno::Errno;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+/// The signals that ask the daemon to remove its device.
+#[derive(Debug)]
+pub(super) struct Signals(SignalFd);
+
+impl Signals {
+    /// Blocks the signals in this thread and those that it starts, and
+    /// collects them from now on.
+    pub(super) fn block() -> Result<Self> {
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGTERM);
+        mask.add(Signal::SIGINT);
+        mask.add(Signal::SIGHUP);
+        mask.thread_block().context(|| "failed to block signals")?;
+        let fd = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC)
+            .context(|| "failed to create a signalfd")?;
+        Ok(Signals(fd))
+    }
+}
+
+/// Rung when a queue ends, for whatever reason, a panic included.
+#[derive(Debug, Clone)]
+pub(super) struct Bell(Arc<EventFd>);
+
+impl Bell {
+    pub(super) fn new() -> Result<Self> {
+        let fd = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC)
+            .context(|| "failed to create an eventfd")?;
+        Ok(Bell(Arc::new(fd)))
+    }
+
+    /// Rings when the value returned here is dropped.
+    pub(super) fn ring_at_end(&self) -> Ringer {
+        Ringer(self.clone())
+    }
+}
+
+/// See [`Bell::ring_at_end`].
+pub(super) struct Ringer(Bell);
+
+impl Drop for Ringer {
+    fn drop(&mut self) {
+        if let Err(errno) = self.0 .0.write(1) {
+            log::error!("failed to report the end of a queue: {errno}");
+        }
+    }
+}
+
+/// What came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Event {
+    /// Somebody asked the daemon to remove its device.
+    Signal,
+    /// A queue has ended.
+    QueueEnded,
+}
+
+/// Sleeps until a signal comes or the bell rings.
+pub(super) fn wait(signals: &Signals, bell: &Bell) -> Result<Event> {
+    let mut fds = [signals.0.as_fd(), bell.0.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    loop {
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => break,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context(|| "failed to wait for signals"),
+        }
+    }
+    let signal = fds[0].any().unwrap_or(false);
+    Ok(if signal {
+        Event::Signal
+    } else {
+        Event::QueueEnded
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_thread_rings_even_if_it_panics() {
+        let signals = Signals::block().unwrap();
+        let bell = Bell::new().unwrap();
+        let ringer = bell.ring_at_end();
+        let thread = std::thread::spawn(move || {
+            let _ringer = ringer;
+            std::panic::resume_unwind(Box::new("on purpose"));
+        });
+        assert_eq!(wait(&signals, &bell).unwrap(), Event::QueueEnded);
+        assert!(thread.join().is_err());
+    }
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Bytes: what is written is read back, and lies where it should in the backing.
+
+use anyhow::{ensure, Context, Result};
+
+use crate::support::backing::{Backing, Kind};
+use crate::support::model::{Done, Model};
+use crate::support::{Counters, Fio, Prog, Test, Ubd};
+
+pub const TESTS: &[Test] = &[
+    Test { name: "data/null_q1", run: || null(1) },
+    Test { name: "data/null_q4", run: || null(4) },
+    Test { name: "data/null_mapped_to_zero", run: null_mapped_to_zero },
+    Test { name: "data/fio_disk_declined_q1", run: || fio(Kind::Disk, false, 1) },
+    Test { name: "data/fio_disk_declined_q4", run: || fio(Kind::Disk, false, 4) },
+    Test { name: "data/fio_disk_mapped_q1", run: || fio(Kind::Disk, true, 1) },
+    Test { name: "data/fio_disk_mapped_q4", run: || fio(Kind::Disk, true, 4) },
+    Test { name: "data/fio_disk4k_mapped_q1", run: || fio(Kind::Disk4k, true, 1) },
+    Test { name: "data/fio_file_direct_declined_q1", run: || fio(Kind::FileDirect, false, 1) },
+    Test { name: "data/fio_file_direct_declined_q4", run: || fio(Kind::FileDirect, false, 4) },
+    Test { name: "data/fio_file_direct_mapped_q1", run: || fio(Kind::FileDirect, true, 1) },
+    Test { name: "data/fio_file_direct_mapped_q4", run: || fio(Kind::FileDirect, true, 4) },
+    Test { name: "data/fio_file_buffered_declined_q1", run: || fio(Kind::FileBuffered, false, 1) },
+    Test { name: "data/fio_file_buffered_declined_q4", run: || fio(Kind::FileBuffered, false, 4) },
+    Test { name: "data/fio_file_buffered_mapped_q1", run: || fio(Kind::FileBuffered, true, 1) },
+    Test { name: "data/fio_file_buffered_mapped_q4", run: || fio(Kind::FileBuffered, true, 4) },
+    Test { name: "data/model_disk_declined", run: || model(Kind::Disk, By::Daemon, 1) },
+    Test { name: "data/model_disk_mapped", run: || model(Kind::Disk, By::Linear, 1) },
+    Test { name: "data/model_disk_mixed", run: || model(Kind::Disk, By::Random(50), 4) },
+    Test { name: "data/model_disk_checker", run: || model(Kind::Disk, By::Checker, 4) },
+    Test { name: "data/model_disk_split", run: || model(Kind::Disk, By::OneBlock, 1) },
+    Test { name: "data/model_disk4k_declined", run: || model(Kind::Disk4k, By::Daemon, 1) },
+    Test { name: "data/model_disk4k_mapped", run: || model(Kind::Disk4k, By::Linear, 1) },
+    Test { name: "data/model_disk4k_mixed", run: || model(Kind::Disk4k, By::Random(50), 1) },
+    Test { name: "data/model_disk4k_split", run: || model(Kind::Disk4k, By::OneBlock, 1) },
+    Test { name: "data/model_file_direct_declined", run: || model(Kind::FileDirect, By::Daemon, 1) },
+    Test { name: "data/model_file_direct_mapped", run: || model(Kind::FileDirect, By::Linear, 1) },
+    Test { name: "data/model_file_direct_mixed_0", run: || model(Kind::FileDirect, By::Random(0), 1) },
+    Test { name: "data/model_file_direct_mixed_50", run: || model(Kind::FileDirect, By::Random(50), 4) },
+    Test { name: "data/model_file_direct_mixed_100", run: || model(Kind::FileDirect, By::Random(100), 1) },
+    Test { name: "data/model_file_direct_split", run: || model(Kind::FileDirect, By::OneBlock, 1) },
+    Test { name: "data/model_file_buffered_declined", run: || model(Kind::FileBuffered, By::Daemon, 4) },
+    Test { name: "data/model_file_buffered_mapped", run: || model(Kind::FileBuffered, By::Linear, 1) },
+    Test { name: "data/model_file_buffered_mixed", run: || model(Kind::FileBuffered, By::Random(50), 4) },
+];
+
+/// The null target drops what is written: only that all of it reaches the daemon can be seen.
+fn null(queues: u32) -> Result<()> {
+    let ubd = Ubd::add(&["-t null -s 64M", &format!("-q {queues}")])?;
+    let before = ubd.counters()?;
+    let ios = Fio::new(&ubd.node(), 2000).run()?;
+    ubd.counters()?.since(&before).all_declined(ios)
+}
+
+fn null_mapped_to_zero() -> Result<()> {
+    let _prog = Prog::load("null_ok", &[])?;
+    let ubd = Ubd::add(&["-t null -s 64M --bpf-fastpath=null_ok"])?;
+    let before = ubd.counters()?;
+    let ios = Fio::new(&ubd.node(), 2000).run()?;
+    let count = ubd.counters()?.since(&before);
+    ensure!(count["declined"] == 0 && count["mapped"] == 0 && count["bad"] == 0, "{}", count.summary());
+    ensure!(count["zero"] >= ios, "zero is less than {ios}: {}", count.summary());
+    let sectors = count["read_zero_sectors"] + count["write_zero_sectors"];
+    ensure!(sectors >= ios * 8, "{ios} I/Os of 8 sectors: {}", count.summary());
+    Ok(())
+}
+
+fn fio(kind: Kind, mapped: bool, queues: u32) -> Result<()> {
+    let backing = Backing::new(kind)?;
+    let mut args = backing.args();
+    args.push(format!("-q {queues}"));
+    if mapped {
+        args.push("--bpf-fastpath".to_owned());
+    }
+    let ubd = Ubd::add(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let before = ubd.counters()?;
+    // One job a queue, so that every queue has work; each in a part of its own.
+    let part = backing.window.len() as u64 / u64::from(queues) / 4096 * 4096;
+    let ios = Fio::verify(&ubd.node(), 1600 / u64::from(queues))
+        .option(&format!("numjobs={queues}"))
+        .option(&format!("size={part}"))
+        .option(&format!("offset_increment={part}"))
+        .run()?;
+    let count = ubd.counters()?.since(&before);
+    ensure!(ios >= 1600, "fio did only {ios} I/Os");
+    if !mapped {
+        return count.all_declined(ios);
+    }
+    count.all_mapped(ios)?;
+    ensure!(
+        (count["file_worker"] >= ios) == kind.is_file(),
+        "the file worker has what goes to files, and only that: {}",
+        count.summary()
+    );
+    Ok(())
+}
+
+/// What answers in [`model`].
+#[derive(Debug, Clone, Copy)]
+enum By {
+    /// No program is bound.
+    Daemon,
+    /// The shipped linear program.
+    Linear,
+    /// The daemon for so many percent, the program for the rest.
+    Random(u32),
+    /// Both, by turns of 64 sectors.
+    Checker,
+    /// The program, one block at a time.
+    OneBlock,
+}
+
+/// Random operations against a model, then a look at the backing itself.
+fn model(kind: Kind, by: By, queues: u32) -> Result<()> {
+    let backing = Backing::new(kind)?;
+    let (name, set) = match by {
+        By::Daemon => ("", String::new()),
+        By::Linear => ("linear", String::new()),
+        By::Random(percent) => ("decline_random", format!("percent={percent}")),
+        By::Checker => ("checker", "chunk=64".to_owned()),
+        By::OneBlock => ("one_sector", format!("block={}", kind.block() / 512)),
+    };
+    let _prog = match by {
+        By::Daemon | By::Linear => None,
+        _ => Some(Prog::load(name, &[&set])?),
+    };
+    let mut args = backing.args();
+    args.push(format!("-q {queues}"));
+    if !name.is_empty() {
+        args.push(format!("--bpf-fastpath={name}"));
+    }
+    let ubd = Ubd::add(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let block: u64 = ubd.attr("queue/logical_block_size")?.parse()?;
+    ensure!(block == kind.block(), "the device has blocks of {block} bytes");
+    let mut model = Model {
+        bytes: backing.shown(),
+        block,
+        discards: ubd.attr("queue/discard_max_bytes")? != "0",
+        discard_zeroes: kind.is_file(),
+    };
+    let before = ubd.counters()?;
+    // A split costs as much as an I/O of its own.
+    let operations = if matches!(by, By::OneBlock) { 100 } else { 250 };
+    let done = model.run(&ubd.node(), 1, operations).context("the device is not as its model")?;
+    let count = ubd.counters()?.since(&before);
+    check_counters(kind, by, &count, &done).with_context(|| format!("{done:?}; {}", count.summary()))?;
+    ubd.del()?;
+    backing.check(&model.bytes).context("the backing is not as the model")
+}
+
+fn check_counters(kind: Kind, by: By, count: &Counters, done: &Done) -> Result<()> {
+    let flushes = count["flush_mapped"] + count["flush_declined"];
+    ensure!(flushes >= done.flushes, "flushes are missing");
+    if kind.is_file() {
+        let discards = count["discard_mapped"] + count["discard_declined"];
+        ensure!(done.discards > 0 && discards >= done.discards, "discards are missing");
+        let zero_outs = count["write_zeroes_mapped"] + count["write_zeroes_declined"];
+        ensure!(zero_outs >= done.zero_outs, "write-zeroes are missing");
+    }
+    let (mapped, declined) = match by {
+        By::Daemon | By::Random(100) => (false, true),
+        By::Linear | By::Random(0) | By::OneBlock => (true, false),
+        By::Random(_) | By::Checker => (true, true),
+    };
+    for op in ["read", "write"] {
+        ensure!((count[&format!("{op}_mapped")] > 0) == mapped, "{op}s were mapped, or not");
+        ensure!((count[&format!("{op}_declined")] > 0) == declined, "{op}s were declined, or not");
+    }
+    // A disk that cannot discard or write zeroes leaves that to the daemon; a file can all.
+    if kind.is_file() && !declined {
+        ensure!(count["declined"] == 0, "something was declined");
+    }
+    if mapped {
+        ensure!(count["flush_slots"] >= done.flushes, "the slot was not flushed");
+    }
+    let splits = matches!(by, By::OneBlock | By::Checker);
+    ensure!((count["splits"] > 0) == splits, "there were splits, or not");
+    ensure!(count["bad"] == 0 && count["error"] == 0, "bad verdicts or errors");
+    Ok(())
+}

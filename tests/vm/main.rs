@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The tests that need the driver. `cargo xtask test` runs this program as root in a virtual
+//! machine; it loads the module, runs every test whose name contains one of the arguments, and
+//! unloads the module, which must leave nothing behind.
+//!
+//! Environment: `UBD_KO` is the module, `UBD_BPF_DIR` the directory of the compiled programs of
+//! `tests/bpf`; `ubd`, `ubd-bpf` and `rublk` are on PATH.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod concat;
+mod control;
+mod data;
+mod fastpath;
+mod flush;
+mod fs;
+mod lifecycle;
+mod peer;
+mod slots;
+mod support;
+mod verdicts;
+
+use support::Test;
+
+fn main() -> std::process::ExitCode {
+    let tests: Vec<&Test> = [
+        data::TESTS,
+        fs::TESTS,
+        concat::TESTS,
+        fastpath::TESTS,
+        verdicts::TESTS,
+        lifecycle::TESTS,
+        slots::TESTS,
+        control::TESTS,
+        flush::TESTS,
+        peer::TESTS,
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    support::supervisor::run(&tests)
+}

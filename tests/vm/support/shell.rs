@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Commands in the guest.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{bail, Context, Result};
+
+fn bash(script: &str) -> Command {
+    let mut command = Command::new("bash");
+    command.args(["-e", "-o", "pipefail", "-c", script]).stdin(Stdio::null());
+    command
+}
+
+/// Runs a script with `bash -e`; gives its standard output without the last newline, or an error
+/// with all of its output.
+pub fn sh(script: impl AsRef<str>) -> Result<String> {
+    let script = script.as_ref();
+    let out = bash(script).output().context("failed to run bash")?;
+    let stdout = String::from_utf8_lossy(&out.stdout);
+    if !out.status.success() {
+        let stderr = String::from_utf8_lossy(&out.stderr);
+        bail!("`{script}` ended with {}\n{}{}", out.status, stdout, stderr);
+    }
+    Ok(stdout.trim_end().to_owned())
+}
+
+/// Runs a script that must fail with exit code `code`; gives its standard error.
+pub fn fails(code: i32, script: impl AsRef<str>) -> Result<String> {
+    let script = script.as_ref();
+    let out = bash(script).output().context("failed to run bash")?;
+    let stderr = String::from_utf8_lossy(&out.stderr).trim_end().to_owned();
+    if out.status.code() != Some(code) {
+        bail!("`{script}` ended with {} instead of {code}\n{stderr}", out.status);
+    }
+    Ok(stderr)
+}
+
+/// A script that runs beside the test; killed, with its children, when dropped.
+pub struct Background {
+    script: String,
+    child: Child,
+    output: File,
+}
+
+impl Background {
+    pub fn start(script: impl Into<String>) -> Result<Background> {
+        use std::os::unix::process::CommandExt;
+        let script = script.into();
+        let output = tempfile::tempfile().context("failed to make a temporary file")?;
+        let child = bash(&script)
+            .stdout(output.try_clone()?)
+            .stderr(output.try_clone()?)
+            .process_group(0)
+            .spawn()
+            .context("failed to run bash")?;
+        Ok(Background { script, child, output })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits for its end; an error when it failed. Gives all of its output.
+    pub fn finish(mut self) -> Result<String> {
+        let status = self.child.wait().context("failed to wait for bash")?;
+        let mut text = String::new();
+        self.output.rewind()?;
+        self.output.read_to_string(&mut text)?;
+        if !status.success() {
+            bail!("`{}` ended with {status}\n{text}", self.script);
+        }
+        Ok(text)
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if self.is_running() {
+            // SAFETY: the group is the child's own, and it has not been reaped.
+            unsafe { libc::kill(-(self.child.id() as i32), libc::SIGKILL) };
+        }
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Runs the tests in a child, so that one that hangs in the kernel, and cannot even be killed,
+//! ends the run all the same.
+
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::process::{Command, ExitCode, Stdio};
+
+use super::{runner, shell::sh, Test};
+
+/// Set for the child.
+const WORKER: &str = "UBD_VM_TEST_WORKER";
+
+/// The child prints at least once a test; longer silence means that one hangs.
+const PATIENCE_MS: i32 = 300_000;
+
+/// Runs the tests that the arguments name, all without arguments.
+pub fn run(tests: &[&Test]) -> ExitCode {
+    let filters: Vec<String> = std::env::args().skip(1).collect();
+    if std::env::var_os(WORKER).is_some() {
+        return ExitCode::from(runner::run(tests, &filters));
+    }
+    let me = std::env::current_exe().expect("the path of the test program");
+    let mut child = Command::new(me)
+        .args(&filters)
+        .env(WORKER, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starting the tests");
+    let mut from = child.stdout.take().expect("the tests' output");
+    let mut buffer = [0; 4096];
+    loop {
+        let mut poll = libc::pollfd { fd: from.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one valid pollfd, of an open pipe.
+        match unsafe { libc::poll(&mut poll, 1, PATIENCE_MS) } {
+            0 => {
+                println!("HANGS: no word for {} s\n{}", PATIENCE_MS / 1000, blocked_tasks());
+                return ExitCode::FAILURE;
+            }
+            n if n < 0 => continue, // a signal
+            _ => {}
+        }
+        match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => {
+                let mut out = std::io::stdout();
+                out.write_all(&buffer[..n]).and_then(|()| out.flush()).expect("printing");
+            }
+            Err(err) => {
+                println!("failed to read the tests' output: {err}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    let status = child.wait().expect("waiting for the tests");
+    if status.code().is_none() {
+        println!("the tests were killed: {status}");
+    }
+    if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The kernel stacks of all tasks that sleep uninterruptibly or belong to ubd.
+fn blocked_tasks() -> String {
+    sh("for t in /proc/[0-9]*/task/[0-9]*; do
+            s=$(sed -n 's/^State:[[:space:]]*//p' $t/status 2>/dev/null) || continue
+            c=$(cat $t/comm 2>/dev/null) || continue
+            case $s:$c in D*|*:ubd*|*:vm-test*|*:fio*)
+                echo \"$c ($s) ${t#/proc/}\"; sed 's/^/    /' $t/stack 2>/dev/null || true;; esac
+        done")
+    .unwrap_or_else(|err| format!("{err:#}"))
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask test`: every test. First those that run on the host, then, in one boot of the
+//! machine, those that need the driver.
+
+use std::ffi::OsString;
+
+use anyhow::{bail, Context, Result};
+use clap::Args;
+
+use crate::guest::Guest;
+use crate::kernel::Kernel;
+use crate::{host::BuildFailed, peer, programs, vm};
+
+/// The test target whose program runs in the guest.
+const VM_TEST: &str = "vm";
+
+/// `cargo xtask test`
+#[derive(Args)]
+pub struct TestArgs {
+    /// Only the tests that run on the host
+    #[arg(long, conflicts_with = "vm_only")]
+    host_only: bool,
+
+    /// Only the tests that run in the virtual machine
+    #[arg(long)]
+    vm_only: bool,
+
+    #[command(flatten)]
+    machine: vm::Machine,
+
+    /// Only tests with one of these in their name
+    filter: Vec<OsString>,
+}
+
+/// Runs the tests; 1 if one failed. `setup` is called when the machine is needed.
+pub fn command(setup: impl FnOnce() -> Result<Kernel>, args: TestArgs) -> Result<u8> {
+    // First: the host's tests compile BPF too, with the packages that this brings.
+    let kernel = setup()?;
+    if !args.vm_only && !host_tests(&args.filter)? {
+        return Ok(1);
+    }
+    if args.host_only {
+        return Ok(0);
+    }
+    vm_tests(&kernel, &args)
+}
+
+/// Everything but the target that needs the machine.
+fn host_tests(filter: &[OsString]) -> Result<bool> {
+    let mut cargo = programs::cargo(&["test", "--workspace"]);
+    let status = cargo.args(filter).status().context("failed to run cargo")?;
+    Ok(status.success())
+}
+
+fn vm_tests(kernel: &Kernel, args: &TestArgs) -> Result<u8> {
+    let built = programs::executables(&["test", "--no-run", "--package", "ubd-bpf", "--test", VM_TEST])?;
+    let [test] = built.as_slice() else {
+        bail!(BuildFailed(format!("expected one program of the test target `{VM_TEST}`, found {}", built.len())));
+    };
+    let guest = vm::with_ubd(Guest::new()?, kernel)?;
+    guest.copy(test, "vm-test")?;
+    guest.program(&peer::rublk()?)?;
+    let command: Vec<_> = std::iter::once("/ubd/run/vm-test".into()).chain(args.filter.iter().cloned()).collect();
+    match vm::run(kernel, &args.machine, &guest, &command)? {
+        0 => Ok(0),
+        _ => Ok(1),
+    }
+}
