@@ -24,6 +24,7 @@
 
 #ifdef __bpf__
 #include <linux/bpf.h>
+#include <linux/errno.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #else

@@ -20,6 +20,9 @@
 /* This many bad verdicts within a second, and the program goes. */
 #define UBD_EJECT_AFTER	64
 
+/* At most so many programs are listed. */
+#define UBD_LIST_MAX	1024
+
 static DEFINE_MUTEX(ubd_bpf_mutex);	/* registry, bindings */
 static LIST_HEAD(ubd_progs);		/* of struct ubd_prog, ubd_bpf_mutex */
 
@@ -394,7 +397,7 @@ int ubd_bind(struct ubd_device *ub, const char *name, u64 cookie)
 	return ret;
 }
 
-void ubd_unbind(struct ubd_device *ub)
+int ubd_unbind(struct ubd_device *ub)
 {
 	struct ubd_binding *bind;
 
@@ -404,6 +407,7 @@ void ubd_unbind(struct ubd_device *ub)
 	if (bind)
 		ubd_binding_drop(bind);
 	mutex_unlock(&ubd_bpf_mutex);
+	return bind ? 0 : -ENOENT;
 }
 
 static void ubd_prog_fill(struct ubd_prog_info *info, struct ubd_prog *prog)
@@ -411,7 +415,6 @@ static void ubd_prog_fill(struct ubd_prog_info *info, struct ubd_prog *prog)
 	struct ubd_binding *bind;
 	unsigned long flags;
 
-	memset(info, 0, sizeof(*info));
 	memcpy(info->name, prog->name, sizeof(info->name));
 	list_for_each_entry(bind, &prog->bindings, node)
 		info->nr_bound++;
@@ -425,35 +428,34 @@ static void ubd_prog_fill(struct ubd_prog_info *info, struct ubd_prog *prog)
 
 int ubd_prog_list(struct ubd_prog_list __user *arg)
 {
-	struct ubd_prog_info __user *out;
 	struct ubd_prog_info *info;
 	struct ubd_prog_list list;
 	struct ubd_prog *prog;
-	u32 nr = 0;
+	u32 room, nr = 0;
 	int ret = 0;
 
 	if (copy_from_user(&list, arg, sizeof(list)))
 		return -EFAULT;
 	if (list.reserved)
 		return -EINVAL;
-	info = kmalloc(sizeof(*info), GFP_KERNEL);
+	/* User memory is not touched under the mutex that unreg needs. */
+	room = min_t(u32, list.nr, UBD_LIST_MAX);
+	info = kvcalloc(room ?: 1, sizeof(*info), GFP_KERNEL);
 	if (!info)
 		return -ENOMEM;
-	out = u64_to_user_ptr(list.addr);
 	mutex_lock(&ubd_bpf_mutex);
 	list_for_each_entry(prog, &ubd_progs, node) {
-		if (nr < list.nr) {
-			ubd_prog_fill(info, prog);
-			if (copy_to_user(&out[nr], info, sizeof(*info)))
-				ret = -EFAULT;
-		}
+		if (nr < room)
+			ubd_prog_fill(&info[nr], prog);
 		nr++;
 	}
 	mutex_unlock(&ubd_bpf_mutex);
-	kfree(info);
 	list.nr = nr;
-	if (!ret && copy_to_user(arg, &list, sizeof(list)))
+	if (copy_to_user(u64_to_user_ptr(list.addr), info,
+			 min(nr, room) * sizeof(*info)) ||
+	    copy_to_user(arg, &list, sizeof(list)))
 		ret = -EFAULT;
+	kvfree(info);
 	return ret;
 }
 

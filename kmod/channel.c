@@ -39,6 +39,7 @@ static void ubd_queue_reset(struct ubd_queue *q)
 	q->daemon = NULL;
 	q->ring = NULL;
 	q->nr_ready = 0;
+	q->dead = false;
 }
 
 /*
@@ -56,11 +57,14 @@ static int ubd_ch_release(struct inode *inode, struct file *file)
 		ub->info.state = UBLK_S_DEV_FAIL_IO;
 		ub->info.ublksrv_pid = -1;
 	}
-	WARN_ON_ONCE(ubd_end_server_requests(ub));
-	for (i = 0; i < ub->info.nr_hw_queues; i++)
+	for (i = 0; i < ub->info.nr_hw_queues; i++) {
+		WARN_ON_ONCE(ubd_end_server_requests(ub->queues[i]));
 		ubd_queue_reset(ub->queues[i]);
+	}
 	ub->nr_queues_ready = 0;
-	reinit_completion(&ub->ready);
+	/* A START that waits must see a DEL. */
+	if (!test_bit(UBD_ST_DELETED, &ub->state))
+		reinit_completion(&ub->ready);
 	put_task_struct(ub->server);
 	ub->server = NULL;
 	clear_bit(UBD_ST_OPEN, &ub->state);
@@ -128,7 +132,7 @@ static int ubd_io_hold(struct ubd_queue *q, struct ubd_io *io,
 
 	spin_lock(&io->lock);
 	io->req = NULL;
-	abort = q->ub->aborting;
+	abort = q->ub->aborting || q->dead;
 	if (abort) {
 		io->state = UBD_IO_NONE;
 	} else {
@@ -142,7 +146,19 @@ static int ubd_io_hold(struct ubd_queue *q, struct ubd_io *io,
 	return -EIOCBQUEUED;
 }
 
-/* The first FETCH of a queue decides which task and which ring serve it. */
+/*
+ * A queue has one task and one ring: the work that delivers a batch ends
+ * commands under that ring's lock.
+ */
+static bool ubd_may_serve(struct ubd_queue *q, struct io_uring_cmd *cmd)
+{
+	struct task_struct *daemon = READ_ONCE(q->daemon);
+
+	return !daemon ||
+	       (daemon == current && READ_ONCE(q->ring) == ubd_cmd_ring(cmd));
+}
+
+/* The first FETCH decides which; under ub->mutex, so that there is a first. */
 static int ubd_fetch(struct ubd_queue *q, struct ubd_io *io,
 		     struct io_uring_cmd *cmd, u64 addr,
 		     unsigned int issue_flags)
@@ -153,16 +169,18 @@ static int ubd_fetch(struct ubd_queue *q, struct ubd_io *io,
 	if (!addr)
 		return -EINVAL;
 	mutex_lock(&ub->mutex);
-	if (ub->aborting)
+	if (ub->aborting || q->dead)
 		ret = UBLK_IO_RES_ABORT;
+	else if (!ubd_may_serve(q, cmd))
+		ret = -EINVAL;
 	else if (ub->front || READ_ONCE(io->state) != UBD_IO_NONE)
 		ret = -EBUSY;
 	else
 		ret = 0;
 	if (!ret) {
 		if (!q->daemon) {
-			q->daemon = get_task_struct(current);
-			q->ring = ubd_cmd_ring(cmd);
+			WRITE_ONCE(q->ring, ubd_cmd_ring(cmd));
+			WRITE_ONCE(q->daemon, get_task_struct(current));
 		}
 		ret = ubd_io_hold(q, io, cmd, addr, issue_flags);
 		if (++q->nr_ready == q->depth &&
@@ -221,8 +239,7 @@ static int ubd_ch_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 	if (tag >= q->depth)
 		return -EINVAL;
 	tag = array_index_nospec(tag, q->depth);
-	if (q->daemon &&
-	    (q->daemon != current || q->ring != ubd_cmd_ring(cmd)))
+	if (!ubd_may_serve(q, cmd))
 		return -EINVAL;
 
 	switch (cmd->cmd_op) {
@@ -239,16 +256,34 @@ static int ubd_ch_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 static void ubd_ch_cmd_in_task(struct io_uring_cmd *cmd,
 			       unsigned int issue_flags)
 {
-	int ret = ubd_ch_cmd(cmd, issue_flags);
+	int ret = UBLK_IO_RES_ABORT;
 
+	/* A task that is gone has its work run by a kernel thread. */
+	if (!(current->flags & (PF_KTHREAD | PF_EXITING)))
+		ret = ubd_ch_cmd(cmd, issue_flags);
 	if (ret != -EIOCBQUEUED)
 		io_uring_cmd_done(cmd, ret, 0, issue_flags);
+}
+
+/*
+ * The task or the ring of a queue is going: nobody can answer what it took.
+ * Other queues may live on, and with them the file.
+ */
+static void ubd_ch_cancel(struct io_uring_cmd *cmd, unsigned int issue_flags)
+{
+	struct ubd_cmd_pdu *pdu = ubd_cmd_pdu(cmd);
+
+	if (!READ_ONCE(pdu->q->dead)) {
+		WRITE_ONCE(pdu->q->dead, true);
+		ubd_end_server_requests(pdu->q);
+	}
+	ubd_cancel_io(pdu->io, cmd, issue_flags);
 }
 
 static int ubd_ch_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 {
 	if (unlikely(issue_flags & IO_URING_F_CANCEL)) {
-		ubd_cancel_io(ubd_cmd_pdu(cmd)->io, cmd, issue_flags);
+		ubd_ch_cancel(cmd, issue_flags);
 		return 0;
 	}
 	/* From an io-wq thread: back to the task that serves the queue. */
@@ -262,13 +297,18 @@ static int ubd_ch_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 /* The server does not let go; works on a stopped one too. */
 void ubd_kill_server(struct ubd_device *ub)
 {
+	bool found = false;
 	unsigned int i;
 
 	mutex_lock(&ub->mutex);
-	for (i = 0; i < ub->info.nr_hw_queues; i++)
-		if (ub->queues[i]->daemon)
-			send_sig(SIGKILL, ub->queues[i]->daemon, 1);
-	if (ub->server)
+	for (i = 0; i < ub->info.nr_hw_queues; i++) {
+		if (!ub->queues[i]->daemon)
+			continue;
+		send_sig(SIGKILL, ub->queues[i]->daemon, 1);
+		found = true;
+	}
+	/* Who opened it may have been a manager; the next best. */
+	if (!found && ub->server)
 		send_sig(SIGKILL, ub->server, 1);
 	mutex_unlock(&ub->mutex);
 }

@@ -121,7 +121,8 @@ static int ubd_check_params(struct ubd_device *ub, const struct ublk_params *p)
 	if (b->dev_sectors > LLONG_MAX >> SECTOR_SHIFT)
 		return -EINVAL;
 	if (p->types & UBLK_PARAM_TYPE_DISCARD &&
-	    (d->max_discard_segments != 1 || !d->discard_granularity))
+	    ((d->max_discard_sectors && d->max_discard_segments != 1) ||
+	     !d->discard_granularity))
 		return -EINVAL;
 	return 0;
 }

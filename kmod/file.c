@@ -34,15 +34,27 @@ struct ubd_fio {
 #define UBD_FIO_RESERVE	16
 static struct kmem_cache *ubd_fio_cache;
 
+/* Limits of a file with this block size and memory alignment, in bytes. */
+void ubd_file_limits_set(struct queue_limits *lim, unsigned int block,
+			 unsigned int dma_mask)
+{
+	blk_set_stacking_limits(lim);
+	lim->features |= BLK_FEAT_NOWAIT;	/* the worker blocks, not you */
+	lim->logical_block_size = block;
+	lim->physical_block_size = block;
+	lim->io_min = block;
+	lim->dma_alignment = dma_mask;
+}
+
 /* What direct I/O on this file asks of the front's limits. */
 int ubd_file_limits(struct file *file, struct queue_limits *lim)
 {
 	struct block_device *bdev = file_inode(file)->i_sb->s_bdev;
+	unsigned int block = SECTOR_SIZE;
 	struct kstat stat;
 	int ret;
 
-	blk_set_stacking_limits(lim);
-	lim->features |= BLK_FEAT_NOWAIT;	/* the worker blocks, not you */
+	ubd_file_limits_set(lim, block, block - 1);
 	if (!(file->f_flags & O_DIRECT))
 		return 0;
 	if (!(file->f_mode & FMODE_CAN_ODIRECT))
@@ -53,15 +65,13 @@ int ubd_file_limits(struct file *file, struct queue_limits *lim)
 	if (stat.result_mask & STATX_DIOALIGN) {
 		if (!stat.dio_offset_align)
 			return -EINVAL;
-		lim->logical_block_size = max_t(u32, SECTOR_SIZE,
-						stat.dio_offset_align);
-		lim->dma_alignment = max_t(u32, stat.dio_mem_align, 1) - 1;
+		block = max_t(u32, block, stat.dio_offset_align);
+		ubd_file_limits_set(lim, block,
+				    max_t(u32, stat.dio_mem_align, 1) - 1);
 	} else if (bdev) {
-		lim->logical_block_size = bdev_logical_block_size(bdev);
-		lim->dma_alignment = lim->logical_block_size - 1;
+		block = bdev_logical_block_size(bdev);
+		ubd_file_limits_set(lim, block, block - 1);
 	}
-	lim->physical_block_size = lim->logical_block_size;
-	lim->io_min = lim->logical_block_size;
 	return 0;
 }
 
@@ -103,7 +113,8 @@ static void ubd_fio_issue(struct ubd_work *work);
 static void ubd_fio_queue(struct ubd_fio *fio)
 {
 	fio->work.fn = ubd_fio_issue;
-	ubd_worker_queue(&fio->ub->worker, &fio->work);
+	ubd_worker_queue(&fio->ub->worker, &fio->work,
+			 bio_op(fio->bio) == REQ_OP_READ);
 }
 
 /* The answer of the file system; any context. */
@@ -195,7 +206,7 @@ static void ubd_fio_fallocate(struct ubd_fio *fio)
 			    fio->pos, bio->bi_iter.bi_size);
 	if (!ret && bio->bi_opf & REQ_FUA)
 		ret = vfs_fsync(fio->slot->file, 1);
-	ubd_fio_done(fio, ret ?: bio->bi_iter.bi_size);
+	ubd_fio_done(fio, ret ? ret : (long)bio->bi_iter.bi_size);
 }
 
 static void ubd_fio_issue(struct ubd_work *work)

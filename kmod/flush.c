@@ -6,6 +6,7 @@
  * would flush one slot and promise all.
  */
 #include <linux/bio.h>
+#include <linux/part_stat.h>
 #include <linux/slab.h>
 #include <linux/workqueue.h>
 
@@ -82,6 +83,14 @@ static struct bio *ubd_flush_alloc(struct ubd_flush *flush,
 	return part;
 }
 
+/* Flags of a slot that owes a flush, else 0. Also while it drains. */
+static unsigned int ubd_flush_flags(struct ubd_slot *slot)
+{
+	unsigned int flags = smp_load_acquire(&slot->flags);
+
+	return READ_ONCE(slot->dirty) ? flags : 0;
+}
+
 /* Files one after the other; worker context. */
 static void ubd_flush_files(struct ubd_work *work)
 {
@@ -93,7 +102,7 @@ static void ubd_flush_files(struct ubd_work *work)
 
 	for (nr = 0; nr < UBD_MAX_SLOTS; nr++) {
 		slot = &ub->slots[nr];
-		if (!slot->dirty || !(slot->flags & UBD_SL_FILE))
+		if (!(ubd_flush_flags(slot) & UBD_SL_FILE))
 			continue;
 		ubd_count(ub, flush_slots);
 		ubd_flush_fail(flush,
@@ -110,11 +119,13 @@ static void ubd_flush_slots(struct ubd_flush *flush)
 	u32 nr;
 
 	for (nr = 0; nr < UBD_MAX_SLOTS; nr++) {
+		unsigned int flags;
+
 		slot = &ub->slots[nr];
-		/* Unregistered slots too, while they drain. */
-		if (!slot->dirty || !slot->flags)
+		flags = ubd_flush_flags(slot);
+		if (!flags)
 			continue;
-		if (slot->flags & UBD_SL_FILE) {
+		if (flags & UBD_SL_FILE) {
 			files = true;
 			continue;
 		}
@@ -126,7 +137,7 @@ static void ubd_flush_slots(struct ubd_flush *flush)
 	if (files) {
 		atomic_inc(&flush->pending);
 		flush->file_work.fn = ubd_flush_files;
-		ubd_worker_queue(&ub->worker, &flush->file_work);
+		ubd_worker_queue(&ub->worker, &flush->file_work, false);
 	}
 	ubd_flush_put(flush);
 }
@@ -168,7 +179,7 @@ static int ubd_flush_dirty(struct ubd_device *ub, struct ubd_slot **slot)
 	int dirty = 0;
 
 	for (nr = 0; nr < nr_slots; nr++) {
-		if (!READ_ONCE(ub->slots[nr].dirty) || !ub->slots[nr].flags)
+		if (!ubd_flush_flags(&ub->slots[nr]))
 			continue;
 		*slot = &ub->slots[nr];
 		dirty++;
@@ -188,6 +199,9 @@ bool ubd_flush_bio(struct ubd_device *ub, struct bio *bio)
 	int dirty;
 
 	dirty = ubd_flush_dirty(ub, &slot);
+	part_stat_lock();
+	part_stat_inc(bio->bi_bdev, ios[STAT_FLUSH]);
+	part_stat_unlock();
 	if (daemon)
 		ubd_count(ub, op[UBD_IDX_FLUSH][UBD_N_DECLINED]);
 	else

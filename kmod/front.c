@@ -273,18 +273,14 @@ const struct block_device_operations ubd_front_fops = {
  * The front's limits: the hidden disk's, stacked with those of every slot that
  * is registered by now.
  */
-int ubd_front_limits(struct ubd_device *ub, struct queue_limits *lim,
-		     struct queue_limits *hidden)
+void ubd_front_limits(struct ubd_device *ub, struct queue_limits *lim,
+		      struct queue_limits *hidden)
 {
-	int ret;
-
 	blk_set_stacking_limits(lim);
 	/* Without NOWAIT io_uring would punt every io to a worker. */
 	lim->features |= BLK_FEAT_NOWAIT;
 	blk_stack_limits(lim, hidden, 0);
-	ret = ubd_slots_stack(ub, lim);
-	if (ret)
-		return ret;
+	ubd_slots_stack(ub, lim);
 
 	/*
 	 * Always a write cache with FUA, or the core strips the flushes that
@@ -300,5 +296,4 @@ int ubd_front_limits(struct ubd_device *ub, struct queue_limits *lim,
 	lim->max_write_zeroes_sectors = hidden->max_write_zeroes_sectors;
 	lim->max_secure_erase_sectors = 0;
 	lim->max_zone_append_sectors = 0;
-	return 0;
 }

@@ -117,6 +117,7 @@ static long ubd_ioc_unbind(void __user *arg)
 {
 	struct ubd_unbind unbind;
 	struct ubd_device *ub;
+	long ret;
 
 	if (copy_from_user(&unbind, arg, sizeof(unbind)))
 		return -EFAULT;
@@ -125,9 +126,9 @@ static long ubd_ioc_unbind(void __user *arg)
 	ub = ubd_own_device(unbind.dev_id);
 	if (IS_ERR(ub))
 		return PTR_ERR(ub);
-	ubd_unbind(ub);
+	ret = ubd_unbind(ub);
 	ubd_put_device(ub);
-	return 0;
+	return ret;
 }
 
 static long ubd_ioc_test_run(void __user *arg)

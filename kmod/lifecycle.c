@@ -159,9 +159,7 @@ int ubd_add(struct ublksrv_ctrl_dev_info *info)
 	mutex_init(&ub->slot_mutex);
 	init_completion(&ub->ready);
 	init_waitqueue_head(&ub->wait);
-	spin_lock_init(&ub->worker.lock);
-	INIT_LIST_HEAD(&ub->worker.list);
-	init_waitqueue_head(&ub->worker.wait);
+	ubd_worker_init(&ub->worker);
 	INIT_WORK(&ub->scan_work, ubd_scan_fn);
 
 	dev = &ub->cdev_dev;
@@ -175,13 +173,13 @@ int ubd_add(struct ublksrv_ctrl_dev_info *info)
 	ret = ubd_init_resources(ub);
 	if (ret)
 		goto err;
-	/* Before the node appears: who sees it may use it at once. */
-	ubd_publish(id, ub);
 	cdev_init(&ub->cdev, &ubd_ch_fops);
 	ub->cdev.owner = THIS_MODULE;
 	ret = cdev_device_add(&ub->cdev, dev);
 	if (ret)
 		goto err;
+	/* Last: a DEL that finds it takes it all down again. */
+	ubd_publish(id, ub);
 	return 0;
 err:
 	ubd_publish(id, NULL);
@@ -254,9 +252,7 @@ static int ubd_add_front(struct ubd_device *ub)
 	struct gendisk *disk;
 	int ret;
 
-	ret = ubd_front_limits(ub, &lim, &ub->hidden->queue->limits);
-	if (ret)
-		return ret;
+	ubd_front_limits(ub, &lim, &ub->hidden->queue->limits);
 	disk = blk_alloc_disk(&lim, NUMA_NO_NODE);
 	if (IS_ERR(disk))
 		return PTR_ERR(disk);
@@ -293,11 +289,24 @@ void ubd_front_gone(struct ubd_device *ub)
 	put_disk(ub->hidden);
 	ub->hidden = NULL;
 	ub->hidden_bdev = NULL;
+	/* START after this finds the fields above cleared. */
+	smp_mb__before_atomic();
 	clear_bit(UBD_ST_FRONT, &ub->state);
 	/* Pairs with the barrier of test_and_set_bit() in ubd_delete(). */
 	smp_mb__after_atomic();
 	ubd_slots_release(ub, test_bit(UBD_ST_DELETED, &ub->state), true);
 	put_device(&ub->cdev_dev);
+}
+
+/* Every tag of every queue is held by a server that still lives. */
+static bool ubd_is_served(struct ubd_device *ub)
+{
+	unsigned int i;
+
+	for (i = 0; i < ub->info.nr_hw_queues; i++)
+		if (READ_ONCE(ub->queues[i]->dead))
+			return false;
+	return !ub->aborting && ub->nr_queues_ready == ub->info.nr_hw_queues;
 }
 
 /* START: wait until every tag was FETCHed, then make the disks. */
@@ -317,9 +326,8 @@ int ubd_start(struct ubd_device *ub, int pid)
 		ret = -EEXIST;
 	else if (!(ub->params.types & UBLK_PARAM_TYPE_BASIC))
 		ret = -EINVAL;
-	else if (ub->stopping || test_bit(UBD_ST_FRONT, &ub->state) ||
-		 ub->nr_queues_ready != ub->info.nr_hw_queues)
-		ret = -EBUSY;
+	else if (test_bit(UBD_ST_FRONT, &ub->state) || !ubd_is_served(ub))
+		ret = -EBUSY;	/* the old server, or users of the old front */
 	else
 		ret = ubd_add_hidden(ub);
 	if (ret)
@@ -344,7 +352,12 @@ unlock:
 
 static bool ubd_is_copying(struct ubd_device *ub)
 {
-	return ubd_end_server_requests(ub);
+	bool copying = false;
+	unsigned int i;
+
+	for (i = 0; i < ub->info.nr_hw_queues; i++)
+		copying |= ubd_end_server_requests(ub->queues[i]);
+	return copying;
 }
 
 /*
@@ -359,14 +372,15 @@ void ubd_stop(struct ubd_device *ub)
 	mutex_lock(&ub->stop_mutex);
 	mutex_lock(&ub->mutex);
 	front = ub->front;
-	if (front) {
-		ub->stopping = true;
-		WRITE_ONCE(ub->fail_declined, true);
-		WRITE_ONCE(ub->aborting, true);
-	}
+	ub->stopping = front;
+	WRITE_ONCE(ub->fail_declined, true);
+	WRITE_ONCE(ub->aborting, true);
 	mutex_unlock(&ub->mutex);
-	if (!front)
+	if (!front) {
+		/* A server that was never started waits for its end, too. */
+		ubd_cancel_commands(ub);
 		goto unlock;
+	}
 
 	/* Copies run in the server; one that hangs there is killed. */
 	if (!wait_event_timeout(ub->wait, !ubd_is_copying(ub), UBD_PATIENCE)) {
@@ -377,6 +391,8 @@ void ubd_stop(struct ubd_device *ub)
 	cancel_work_sync(&ub->scan_work);
 	del_gendisk(front);
 	del_gendisk(ub->hidden);
+	/* Before the next server may come: these are the old one's. */
+	ubd_cancel_commands(ub);
 
 	mutex_lock(&ub->mutex);
 	ub->front = NULL;
@@ -385,7 +401,6 @@ void ubd_stop(struct ubd_device *ub)
 	ub->info.ublksrv_pid = -1;
 	mutex_unlock(&ub->mutex);
 	put_disk(front);
-	ubd_cancel_commands(ub);
 unlock:
 	mutex_unlock(&ub->stop_mutex);
 }
@@ -422,7 +437,6 @@ int ubd_delete(struct ubd_device *ub, bool wait)
 
 	ubd_stop(ub);
 	ubd_unbind(ub);
-	ubd_cancel_commands(ub);
 	cdev_device_del(&ub->cdev, &ub->cdev_dev);
 	if (!test_bit(UBD_ST_FRONT, &ub->state))
 		ubd_slots_release(ub, true, true);

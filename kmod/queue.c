@@ -163,7 +163,7 @@ static void ubd_deliver(struct ubd_queue *q, struct ubd_io *io, bool dead,
 		ubd_fill_desc(q, io, rq);
 
 	spin_lock(&io->lock);
-	if (ub->aborting)
+	if (ub->aborting || q->dead)
 		goto abort;
 	if (failed) {
 		/* The buffer is not there: the io fails, the tag lives on. */
@@ -219,7 +219,7 @@ static blk_status_t ubd_queue_rq(struct blk_mq_hw_ctx *hctx,
 
 	spin_lock(&io->lock);
 	/* No command, no daemon: fail now rather than hang. */
-	if (io->state != UBD_IO_READY || ub->aborting) {
+	if (io->state != UBD_IO_READY || ub->aborting || q->dead) {
 		spin_unlock(&io->lock);
 		return BLK_STS_IOERR;
 	}
@@ -311,34 +311,30 @@ void ubd_finish_request(struct request *rq, size_t bytes, blk_status_t status)
 
 /*
  * End with EIO what the daemon owns or is about to get. Returns true if copies
- * are still running; those end themselves once ub->aborting is set.
+ * are still running; those end themselves once ub->aborting or q->dead is set.
  */
-bool ubd_end_server_requests(struct ubd_device *ub)
+bool ubd_end_server_requests(struct ubd_queue *q)
 {
 	bool copying = false;
-	unsigned int i, tag;
+	unsigned int tag;
 
-	for (i = 0; i < ub->info.nr_hw_queues; i++) {
-		struct ubd_queue *q = ub->queues[i];
+	for (tag = 0; tag < q->depth; tag++) {
+		struct ubd_io *io = &q->ios[tag];
+		struct request *rq = NULL;
 
-		for (tag = 0; tag < q->depth; tag++) {
-			struct ubd_io *io = &q->ios[tag];
-			struct request *rq = NULL;
-
-			spin_lock(&io->lock);
-			if (io->state == UBD_IO_SERVER) {
-				io->state = UBD_IO_NONE;
-				swap(rq, io->req);
-			} else if (io->state == UBD_IO_QUEUED) {
-				io->state = UBD_IO_ABORTED;
-				swap(rq, io->req);
-			} else if (io->state == UBD_IO_COPYING) {
-				copying = true;
-			}
-			spin_unlock(&io->lock);
-			if (rq)
-				ubd_end_request(rq, BLK_STS_IOERR);
+		spin_lock(&io->lock);
+		if (io->state == UBD_IO_SERVER) {
+			io->state = UBD_IO_NONE;
+			swap(rq, io->req);
+		} else if (io->state == UBD_IO_QUEUED) {
+			io->state = UBD_IO_ABORTED;
+			swap(rq, io->req);
+		} else if (io->state == UBD_IO_COPYING) {
+			copying = true;
 		}
+		spin_unlock(&io->lock);
+		if (rq)
+			ubd_end_request(rq, BLK_STS_IOERR);
 	}
 	return copying;
 }

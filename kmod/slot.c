@@ -56,6 +56,11 @@ static int ubd_open_file(struct ubd_backing *b, struct file *src, bool write,
 
 	if (sb->s_bdev && ubd_is_front(sb->s_bdev))
 		return -ELOOP;
+	/* Some files of proc, sysfs and debugfs are regular in name only. */
+	if (!src->f_op->read_iter || (write && !src->f_op->write_iter))
+		return -EINVAL;
+	if (write && (IS_APPEND(file_inode(src)) || IS_IMMUTABLE(file_inode(src))))
+		return -EPERM;
 	if (direct)
 		flags |= O_DIRECT;
 	/* Our own struct file: modes and flags are not shared with the caller. */
@@ -161,7 +166,7 @@ static void ubd_slot_publish(struct ubd_device *ub, u32 nr,
 	slot->base = reg->offset;
 	slot->nr_sectors = reg->nr_sectors;
 	slot->block_mask = (b->lim.logical_block_size >> SECTOR_SHIFT) - 1;
-	slot->dirty = false;
+	slot->dma_mask = b->lim.dma_alignment;
 	/* Publishes all of the above to the front. */
 	smp_store_release(&slot->flags, flags);
 	if (nr >= ub->nr_slots)
@@ -223,59 +228,85 @@ static void ubd_slot_close(struct file *file, bool dirty, bool sync)
 }
 
 /*
- * Release the slots that nobody can be using: those that drain, or all. Only
- * while the front has no openers. With @sync the files are closed on return,
- * so that the backing is free for others; not possible under open_mutex.
+ * Take a slot out of the table: one that drains, or any with @all. Only while
+ * the front has no openers. Returns its file for ubd_slot_close(), outside of
+ * the locks, or NULL.
+ */
+static struct file *ubd_slot_detach(struct ubd_device *ub, u32 nr, bool all,
+				    bool *dirty)
+{
+	struct ubd_slot *slot = &ub->slots[nr];
+	struct file *file = NULL;
+
+	mutex_lock(&ub->slot_mutex);
+	if (all || slot->flags & UBD_SL_DRAINING) {
+		swap(file, slot->file);
+		*dirty = slot->dirty;
+		WRITE_ONCE(slot->flags, 0);
+		WRITE_ONCE(slot->dirty, false);
+		if (file)
+			put_cred(slot->cred);
+	}
+	mutex_unlock(&ub->slot_mutex);
+	return file;
+}
+
+/*
+ * Release what nobody can be using any more. With @sync the files are closed on
+ * return, so that the backing is free for others; not under open_mutex.
  */
 void ubd_slots_release(struct ubd_device *ub, bool all, bool sync)
 {
-	struct ubd_slot *slot;
 	struct file *file;
 	bool dirty;
 	u32 nr;
 
 	for (nr = 0; nr < UBD_MAX_SLOTS; nr++) {
-		slot = &ub->slots[nr];
-		mutex_lock(&ub->slot_mutex);
-		file = NULL;
-		dirty = slot->dirty;
-		if (all || slot->flags & UBD_SL_DRAINING) {
-			file = slot->file;
-			slot->file = NULL;
-			WRITE_ONCE(slot->flags, 0);
-			if (file)
-				put_cred(slot->cred);
-		}
-		mutex_unlock(&ub->slot_mutex);
+		file = ubd_slot_detach(ub, nr, all, &dirty);
 		if (file)
 			ubd_slot_close(file, dirty, sync);
 	}
 }
 
+static int ubd_slot_kill(struct ubd_device *ub, u32 nr)
+{
+	struct ubd_slot *slot = &ub->slots[nr];
+	int ret = -ENOENT;
+
+	mutex_lock(&ub->slot_mutex);
+	if (slot->flags & UBD_SL_LIVE) {
+		WRITE_ONCE(slot->flags, (slot->flags & ~UBD_SL_LIVE) |
+					UBD_SL_DRAINING);
+		ret = 0;
+	}
+	mutex_unlock(&ub->slot_mutex);
+	return ret;
+}
+
+/*
+ * Verdicts that name the slot decline from now on. Its file goes now if the
+ * front has no openers, else at the last close.
+ */
 int ubd_slot_unregister(struct ubd_device *ub, u32 nr)
 {
 	struct gendisk *front = NULL;
-	int ret = 0;
+	struct file *file = NULL;
+	bool dirty;
+	int ret;
 
 	if (nr >= UBD_MAX_SLOTS)
 		return -EINVAL;
-	mutex_lock(&ub->slot_mutex);
-	if (ub->slots[nr].flags & UBD_SL_LIVE)
-		WRITE_ONCE(ub->slots[nr].flags,
-			   (ub->slots[nr].flags & ~UBD_SL_LIVE) |
-			   UBD_SL_DRAINING);
-	else
-		ret = -ENOENT;
-	mutex_unlock(&ub->slot_mutex);
+	ret = ubd_slot_kill(ub, nr);
 	if (ret)
 		return ret;
 
+	/* Under ub->mutex no START makes a front that could be opened. */
 	mutex_lock(&ub->mutex);
 	if (ub->front) {
 		front = ub->front;
 		get_device(disk_to_dev(front));
 	} else if (!test_bit(UBD_ST_FRONT, &ub->state)) {
-		ubd_slots_release(ub, false, true);
+		file = ubd_slot_detach(ub, nr, false, &dirty);
 	}
 	mutex_unlock(&ub->mutex);
 
@@ -283,10 +314,12 @@ int ubd_slot_unregister(struct ubd_device *ub, u32 nr)
 		/* No opener under open_mutex: no bio, and none can begin. */
 		mutex_lock(&front->open_mutex);
 		if (!disk_openers(front))
-			ubd_slots_release(ub, false, false);
+			file = ubd_slot_detach(ub, nr, false, &dirty);
 		mutex_unlock(&front->open_mutex);
 		put_disk(front);
 	}
+	if (file)
+		ubd_slot_close(file, dirty, true);
 	return 0;
 }
 
@@ -350,15 +383,14 @@ int ubd_slot_list(struct ubd_device *ub, struct ubd_slot_list __user *arg)
 }
 
 /* Called under ub->mutex by START. */
-int ubd_slots_stack(struct ubd_device *ub, struct queue_limits *lim)
+void ubd_slots_stack(struct ubd_device *ub, struct queue_limits *lim)
 {
 	struct queue_limits file_lim;
 	struct ubd_slot *slot;
-	int ret = 0;
 	u32 nr;
 
 	mutex_lock(&ub->slot_mutex);
-	for (nr = 0; nr < UBD_MAX_SLOTS && !ret; nr++) {
+	for (nr = 0; nr < UBD_MAX_SLOTS; nr++) {
 		slot = &ub->slots[nr];
 		if (!(slot->flags & UBD_SL_LIVE))
 			continue;
@@ -366,11 +398,11 @@ int ubd_slots_stack(struct ubd_device *ub, struct queue_limits *lim)
 			queue_limits_stack_bdev(lim, slot->bdev, slot->base,
 						"ubd");
 		} else {
-			ret = ubd_file_limits(slot->file, &file_lim);
-			if (!ret)
-				blk_stack_limits(lim, &file_lim, 0);
+			ubd_file_limits_set(&file_lim,
+				(slot->block_mask + 1) << SECTOR_SHIFT,
+				slot->dma_mask);
+			blk_stack_limits(lim, &file_lim, 0);
 		}
 	}
 	mutex_unlock(&ub->slot_mutex);
-	return ret;
 }

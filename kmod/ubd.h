@@ -101,6 +101,7 @@ struct ubd_slot {
 	unsigned int block_mask;	/* logical block in sectors, minus 1 */
 	struct file *file;		/* ours alone, not the caller's */
 	const struct cred *cred;	/* of who registered it */
+	unsigned int dma_mask;		/* memory alignment, bytes minus 1 */
 	/*
 	 * Sticky: set by the first write, before it is issued, and never
 	 * cleared while the slot lives. Untracked writes tell us when they
@@ -164,6 +165,7 @@ struct ubd_queue {
 	u16 q_id;
 	u16 depth;
 	u16 nr_ready;			/* FETCHed tags; ub->mutex */
+	bool dead;			/* its task or ring went; until reopened */
 	struct task_struct *daemon;	/* the only task that may serve */
 	void *ring;			/* its io_uring instance */
 	struct ublksrv_io_desc *descs;	/* mmapped read-only by the server */
@@ -187,8 +189,10 @@ struct ubd_work {
 };
 
 struct ubd_worker {
-	spinlock_t lock;		/* protects list; taken in irq context */
-	struct list_head list;
+	spinlock_t lock;		/* protects the next three; irq context */
+	struct list_head reads;
+	struct list_head writes;	/* and whatever else may wait long */
+	unsigned int writing;		/* threads at the latter */
 	wait_queue_head_t wait;
 	struct task_struct *thread[UBD_WORKERS];
 };
@@ -261,18 +265,20 @@ extern wait_queue_head_t ubd_exit_wait;
 
 /* front.c */
 extern const struct block_device_operations ubd_front_fops;
-int ubd_front_limits(struct ubd_device *ub, struct queue_limits *lim,
-		     struct queue_limits *hidden);
+void ubd_front_limits(struct ubd_device *ub, struct queue_limits *lim,
+		      struct queue_limits *hidden);
 void ubd_decline_rest(struct ubd_device *ub, struct bio *bio);
 
 /* slot.c */
 int ubd_slot_register(struct ubd_device *ub, struct ubd_slot_reg *reg);
 int ubd_slot_unregister(struct ubd_device *ub, u32 nr);
 int ubd_slot_list(struct ubd_device *ub, struct ubd_slot_list __user *arg);
-int ubd_slots_stack(struct ubd_device *ub, struct queue_limits *lim);
+void ubd_slots_stack(struct ubd_device *ub, struct queue_limits *lim);
 void ubd_slots_release(struct ubd_device *ub, bool all, bool sync);
 
 /* file.c */
+void ubd_file_limits_set(struct queue_limits *lim, unsigned int block,
+			 unsigned int dma_mask);
 int ubd_file_limits(struct file *file, struct queue_limits *lim);
 void ubd_file_submit(struct ubd_device *ub, struct ubd_slot *slot,
 		     struct bio *bio, u64 sector);
@@ -283,7 +289,9 @@ int ubd_file_init_device(struct ubd_device *ub);
 /* worker.c */
 int ubd_worker_start(struct ubd_device *ub);
 void ubd_worker_stop(struct ubd_device *ub);
-void ubd_worker_queue(struct ubd_worker *worker, struct ubd_work *work);
+void ubd_worker_init(struct ubd_worker *worker);
+void ubd_worker_queue(struct ubd_worker *worker, struct ubd_work *work,
+		      bool read);
 
 /* flush.c */
 bool ubd_flush_bio(struct ubd_device *ub, struct bio *bio);
@@ -294,7 +302,7 @@ int ubd_flush_init_device(struct ubd_device *ub);
 /* bpf.c */
 int ubd_bpf_init(void);
 int ubd_bind(struct ubd_device *ub, const char *name, u64 cookie);
-void ubd_unbind(struct ubd_device *ub);
+int ubd_unbind(struct ubd_device *ub);
 int ubd_prog_list(struct ubd_prog_list __user *arg);
 int ubd_prog_test_run(struct ubd_test_run *run);
 void ubd_bad_verdict(struct ubd_prog *prog, struct ubd_bpf_ops *ops,
@@ -305,7 +313,7 @@ extern const struct blk_mq_ops ubd_mq_ops;
 extern const struct block_device_operations ubd_hidden_fops;
 int ubd_queues_alloc(struct ubd_device *ub);
 void ubd_queues_free(struct ubd_device *ub);
-bool ubd_end_server_requests(struct ubd_device *ub);
+bool ubd_end_server_requests(struct ubd_queue *q);
 void ubd_cancel_commands(struct ubd_device *ub);
 size_t ubd_descs_size(u16 depth);
 

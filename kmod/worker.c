@@ -9,42 +9,79 @@
 
 #include "ubd.h"
 
-static struct ubd_work *ubd_worker_pop(struct ubd_worker *worker)
+void ubd_worker_init(struct ubd_worker *worker)
+{
+	spin_lock_init(&worker->lock);
+	INIT_LIST_HEAD(&worker->reads);
+	INIT_LIST_HEAD(&worker->writes);
+	init_waitqueue_head(&worker->wait);
+}
+
+/*
+ * Is there work for one more thread? Writes and flushes may wait as long as a
+ * frozen file system is; one thread is kept for the reads.
+ */
+static bool ubd_worker_has_work(struct ubd_worker *worker)
+{
+	return !list_empty_careful(&worker->reads) ||
+	       (!list_empty_careful(&worker->writes) &&
+		READ_ONCE(worker->writing) < UBD_WORKERS - 1);
+}
+
+/* Run one piece of work; false if there was none. */
+static bool ubd_worker_run(struct ubd_worker *worker)
 {
 	struct ubd_work *work;
+	bool read = true;
 
 	spin_lock_irq(&worker->lock);
-	work = list_first_entry_or_null(&worker->list, struct ubd_work, node);
-	if (work)
+	work = list_first_entry_or_null(&worker->reads, struct ubd_work, node);
+	if (!work && worker->writing < UBD_WORKERS - 1) {
+		work = list_first_entry_or_null(&worker->writes,
+						struct ubd_work, node);
+		read = false;
+	}
+	if (work) {
 		list_del(&work->node);
+		worker->writing += !read;
+	}
 	spin_unlock_irq(&worker->lock);
-	return work;
+	if (!work)
+		return false;
+
+	work->fn(work);
+	if (!read) {
+		spin_lock_irq(&worker->lock);
+		worker->writing--;
+		spin_unlock_irq(&worker->lock);
+	}
+	return true;
 }
 
 static int ubd_worker_fn(void *data)
 {
 	struct ubd_worker *worker = data;
-	struct ubd_work *work;
 
 	/* As loop: I/O for others must not wait for dirty pages of others. */
 	current->flags |= PF_LOCAL_THROTTLE | PF_MEMALLOC_NOIO;
 	while (!kthread_should_stop()) {
 		wait_event_idle_exclusive(worker->wait,
-					  !list_empty_careful(&worker->list) ||
+					  ubd_worker_has_work(worker) ||
 					  kthread_should_stop());
-		while ((work = ubd_worker_pop(worker)))
-			work->fn(work);
+		while (ubd_worker_run(worker))
+			;
 	}
 	return 0;
 }
 
 /* Callable from interrupts. */
-void ubd_worker_queue(struct ubd_worker *worker, struct ubd_work *work)
+void ubd_worker_queue(struct ubd_worker *worker, struct ubd_work *work,
+		      bool read)
 {
 	unsigned long flags;
 
 	spin_lock_irqsave(&worker->lock, flags);
-	list_add_tail(&work->node, &worker->list);
+	list_add_tail(&work->node, read ? &worker->reads : &worker->writes);
 	spin_unlock_irqrestore(&worker->lock, flags);
 	wake_up(&worker->wait);
 }
@@ -76,5 +113,5 @@ void ubd_worker_stop(struct ubd_device *ub)
 	for (i = 0; i < UBD_WORKERS; i++)
 		if (ub->worker.thread[i])
 			kthread_stop(ub->worker.thread[i]);
-	WARN_ON_ONCE(!list_empty(&ub->worker.list));
+	WARN_ON_ONCE(ubd_worker_has_work(&ub->worker));
 }

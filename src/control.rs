@@ -91,6 +91,10 @@ impl Control {
                         block_node(id)
                     ),
                 ),
+                (Some(libc::EINVAL), Some(id)) => Error::new(
+                    Kind::Usage,
+                    format!("failed to add device {id}: the driver has no such number"),
+                ),
                 _ => wrap(err, "failed to add a device"),
             })?;
         Ok(info)

@@ -90,7 +90,9 @@ impl Disk {
             io::ErrorKind::NotFound if !self.exists() => {
                 Error::new(Kind::NotFound, format!("device {} is not running", self.id))
             }
-            _ => Error::os(format!("failed to read `{}`", path.display()), err),
+            // The driver is of another version than this library.
+            _ => Error::os(format!("failed to read `{}`", path.display()), err)
+                .with_kind(Kind::Protocol),
         })
     }
 
@@ -145,7 +147,10 @@ impl Disk {
         Ok(Stats {
             read: of_op("read")?,
             write: of_op("write")?,
-            flush: of_op("flush")?,
+            flush: FlushCounts {
+                mapped: count("flush_mapped")?,
+                declined: count("flush_declined")?,
+            },
             discard: of_op("discard")?,
             write_zeroes: of_op("write_zeroes")?,
             mapped: count("mapped")?,
@@ -180,12 +185,21 @@ pub struct OpCounts {
     pub declined_sectors: u64,
 }
 
+/// The flushes; programs never see them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct FlushCounts {
+    /// Carried out in the kernel alone.
+    pub mapped: u64,
+    /// Sent to the daemon, beside what the kernel did.
+    pub declined: u64,
+}
+
 /// The counters of a device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
     pub read: OpCounts,
     pub write: OpCounts,
-    pub flush: OpCounts,
+    pub flush: FlushCounts,
     pub discard: OpCounts,
     pub write_zeroes: OpCounts,
     pub mapped: u64,
@@ -212,17 +226,6 @@ impl Stats {
         let hits = self.mapped + self.zero;
         let all = hits + self.declined;
         (all > 0).then(|| hits as f64 / all as f64)
-    }
-
-    /// The kinds of bios with their names.
-    pub fn ops(&self) -> [(&'static str, &OpCounts); 5] {
-        [
-            ("read", &self.read),
-            ("write", &self.write),
-            ("flush", &self.flush),
-            ("discard", &self.discard),
-            ("write-zeroes", &self.write_zeroes),
-        ]
     }
 }
 

@@ -7,6 +7,12 @@
 //! of kernel headers. A header older than Linux 6.8 lacks some of ublk; what
 //! it lacks is left out by `#ifdef`, and the test prints what that was.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that fails, panics"
+)]
+
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::mem::{offset_of, size_of};
@@ -44,7 +50,11 @@ impl C {
         let mut file = tempfile::Builder::new().suffix(".c").tempfile().unwrap();
         write!(file, "#include <stddef.h>\n{headers}\n{}", self.0).unwrap();
         let mut cc = Command::new(std::env::var("CC").unwrap_or("cc".into()));
-        cc.args(["-std=gnu11", "-fsyntax-only"]).arg("-I").arg(root);
+        cc.args(["-std=gnu11", "-fsyntax-only"])
+            .arg("-I")
+            .arg(root.join("bpf"))
+            .arg("-I")
+            .arg(root);
         if let Ok(dir) = std::env::var("UBD_UAPI_INCLUDE") {
             cc.arg("-isystem").arg(dir);
         }
@@ -72,10 +82,10 @@ impl C {
 
 /// Asserts the size of a structure and the offset and size of each member.
 macro_rules! layout {
-    ($c:ident, $ctype:literal, $rust:ty { $($member:tt $(: $cmember:literal)?),* $(,)? }) => {
+    ($c:ident, $ctype:literal, $rust:path: $($member:ident)*) => {
         $c.equal(concat!("sizeof(", $ctype, ")"), size_of::<$rust>() as i128);
         $(
-            let name = [$($cmember,)? stringify!($member)][0];
+            let name = stringify!($member);
             $c.equal(&format!("offsetof({}, {name})", $ctype), offset_of!($rust, $member) as i128);
             let size = size_of_member(|s: &$rust| size_of_val(&s.$member));
             $c.equal(&format!("sizeof((({} *)0)->{name})", $ctype), size);
@@ -106,184 +116,37 @@ fn ubd_assertions() -> C {
         PROG_LIVE PROG_EJECTED
         CMD_FEATURES CMD_REG_SLOT CMD_UNREG_SLOT CMD_LIST_SLOTS
         CMD_BIND CMD_UNBIND CMD_LIST_PROGS CMD_TEST_RUN);
-    layout!(
-        c,
-        "struct ubd_features",
-        ubd::Features {
-            features,
-            ublk_features,
-            max_slots,
-            max_queue_depth,
-            version,
-        }
-    );
-    layout!(
-        c,
-        "struct ubd_bpf_io",
-        ubd::BpfIo {
-            sector,
-            cookie,
-            nr_sectors,
-            dev_id,
-            op,
-            flags,
-            nr_slots,
-            slot,
-            map_sector,
-            map_sectors,
-            reserved,
-        }
-    );
-    layout!(
-        c,
-        "struct ubd_slot_reg",
-        ubd::SlotReg {
-            dev_id,
-            fd,
-            flags,
-            slot,
-            offset,
-            nr_sectors,
-        }
-    );
-    layout!(c, "struct ubd_slot_unreg", ubd::SlotUnreg { dev_id, slot });
-    layout!(
-        c,
-        "struct ubd_slot_info",
-        ubd::SlotInfo {
-            slot,
-            flags,
-            offset,
-            nr_sectors,
-            dev,
-            ino,
-        }
-    );
-    layout!(
-        c,
-        "struct ubd_slot_list",
-        ubd::SlotList { dev_id, nr, addr }
-    );
-    layout!(
-        c,
-        "struct ubd_bind",
-        ubd::Bind {
-            dev_id,
-            flags,
-            cookie,
-            name
-        }
-    );
-    layout!(c, "struct ubd_unbind", ubd::Unbind { dev_id, reserved });
-    layout!(
-        c,
-        "struct ubd_prog_info",
-        ubd::ProgInfo {
-            name,
-            flags,
-            state,
-            nr_bound,
-            reserved,
-            bad_verdicts,
-            reason,
-        }
-    );
-    layout!(
-        c,
-        "struct ubd_prog_list",
-        ubd::ProgList { nr, reserved, addr }
-    );
-    layout!(
-        c,
-        "struct ubd_test_run",
-        ubd::TestRun {
-            name,
-            io,
-            slot_sectors,
-            block_size,
-            verdict,
-            bad,
-            reserved,
-            reason,
-        }
-    );
+    layout!(c, "struct ubd_features", ubd::Features:
+        features ublk_features max_slots max_queue_depth version);
+    layout!(c, "struct ubd_bpf_io", ubd::BpfIo:
+        sector cookie nr_sectors dev_id op flags nr_slots slot map_sector map_sectors reserved);
+    layout!(c, "struct ubd_slot_reg", ubd::SlotReg: dev_id fd flags slot offset nr_sectors);
+    layout!(c, "struct ubd_slot_unreg", ubd::SlotUnreg: dev_id slot);
+    layout!(c, "struct ubd_slot_info", ubd::SlotInfo: slot flags offset nr_sectors dev ino);
+    layout!(c, "struct ubd_slot_list", ubd::SlotList: dev_id nr addr);
+    layout!(c, "struct ubd_bind", ubd::Bind: dev_id flags cookie name);
+    layout!(c, "struct ubd_unbind", ubd::Unbind: dev_id reserved);
+    layout!(c, "struct ubd_prog_info", ubd::ProgInfo:
+        name flags state nr_bound reserved bad_verdicts reason);
+    layout!(c, "struct ubd_prog_list", ubd::ProgList: nr reserved addr);
+    layout!(c, "struct ubd_test_run", ubd::TestRun:
+        name io slot_sectors block_size verdict bad reserved reason);
     c
 }
 
 fn ublk_assertions() -> C {
     let mut c = C::default();
-    layout!(
-        c,
-        "struct ublksrv_ctrl_cmd",
-        ublk::CtrlCmd {
-            dev_id,
-            queue_id,
-            len,
-            addr,
-            data
-        }
-    );
-    layout!(
-        c,
-        "struct ublksrv_ctrl_dev_info",
-        ublk::DevInfo {
-            nr_hw_queues,
-            queue_depth,
-            state,
-            max_io_buf_bytes,
-            dev_id,
-            ublksrv_pid,
-            flags,
-            ublksrv_flags,
-        }
-    );
-    layout!(
-        c,
-        "struct ublksrv_io_desc",
-        ublk::IoDesc {
-            op_flags,
-            nr_sectors,
-            start_sector,
-            addr,
-        }
-    );
-    layout!(
-        c,
-        "struct ublksrv_io_cmd",
-        ublk::IoCmd {
-            q_id,
-            tag,
-            result,
-            addr
-        }
-    );
-    layout!(
-        c,
-        "struct ublk_param_basic",
-        ublk::ParamBasic {
-            attrs,
-            logical_bs_shift,
-            physical_bs_shift,
-            io_opt_shift,
-            io_min_shift,
-            max_sectors,
-            chunk_sectors,
-            dev_sectors,
-            virt_boundary_mask,
-        }
-    );
-    layout!(
-        c,
-        "struct ublk_param_discard",
-        ublk::ParamDiscard {
-            discard_alignment,
-            discard_granularity,
-            max_discard_sectors,
-            max_write_zeroes_sectors,
-            max_discard_segments,
-            reserved0,
-        }
-    );
+    layout!(c, "struct ublksrv_ctrl_cmd", ublk::CtrlCmd: dev_id queue_id len addr);
+    layout!(c, "struct ublksrv_ctrl_dev_info", ublk::DevInfo:
+        nr_hw_queues queue_depth state max_io_buf_bytes dev_id ublksrv_pid flags ublksrv_flags);
+    layout!(c, "struct ublksrv_io_desc", ublk::IoDesc: op_flags nr_sectors start_sector addr);
+    layout!(c, "struct ublksrv_io_cmd", ublk::IoCmd: q_id tag result addr);
+    layout!(c, "struct ublk_param_basic", ublk::ParamBasic:
+        attrs logical_bs_shift physical_bs_shift io_opt_shift io_min_shift max_sectors
+        chunk_sectors dev_sectors virt_boundary_mask);
+    layout!(c, "struct ublk_param_discard", ublk::ParamDiscard:
+        discard_alignment discard_granularity max_discard_sectors max_write_zeroes_sectors
+        max_discard_segments reserved0);
     numbers!(c, ublk, "UBLK_": MAX_QUEUE_DEPTH IO_RES_OK
         IO_OP_READ IO_OP_WRITE IO_OP_FLUSH IO_OP_DISCARD IO_OP_WRITE_ZEROES
         IO_F_FUA IO_F_NOUNMAP
@@ -304,44 +167,13 @@ fn ublk_assertions() -> C {
     // The path of an unprivileged device came with UBLK_F_CMD_IOCTL_ENCODE,
     // zones and with them the full `ublk_params` with UBLK_F_ZONED.
     writeln!(c.0, "#ifdef UBLK_F_CMD_IOCTL_ENCODE").unwrap();
-    layout!(
-        c,
-        "struct ublksrv_ctrl_cmd",
-        ublk::CtrlCmd {
-            dev_path_len,
-            pad,
-            reserved
-        }
-    );
-    layout!(
-        c,
-        "struct ublksrv_ctrl_dev_info",
-        ublk::DevInfo {
-            owner_uid,
-            owner_gid
-        }
-    );
-    layout!(
-        c,
-        "struct ublk_param_devt",
-        ublk::ParamDevt {
-            char_major,
-            char_minor,
-            disk_major,
-            disk_minor,
-        }
-    );
+    layout!(c, "struct ublksrv_ctrl_cmd", ublk::CtrlCmd: data dev_path_len pad reserved);
+    layout!(c, "struct ublksrv_ctrl_dev_info", ublk::DevInfo: owner_uid owner_gid);
+    layout!(c, "struct ublk_param_devt", ublk::ParamDevt:
+        char_major char_minor disk_major disk_minor);
     writeln!(c.0, "#endif\n#ifdef UBLK_F_ZONED").unwrap();
-    layout!(
-        c,
-        "struct ublk_param_zoned",
-        ublk::ParamZoned {
-            max_open_zones,
-            max_active_zones,
-            max_zone_append_sectors,
-            reserved,
-        }
-    );
+    layout!(c, "struct ublk_param_zoned", ublk::ParamZoned:
+        max_open_zones max_active_zones max_zone_append_sectors reserved);
     for (member, at) in [
         ("len", offset_of!(ublk::Params, len)),
         ("types", offset_of!(ublk::Params, types)),

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Properties of the size parser.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails, panics")]
+
 use proptest::prelude::*;
 use ubd_bpf::size::{human, parse};
 

@@ -60,7 +60,8 @@ pub(super) struct Args {
     /// Logical block: 512, 1024, 2048 or 4096 [default: the smallest that fits]
     #[arg(short = 'b', long, value_name = "SIZE", value_parser = size::parse)]
     sector_size: Option<u64>,
-    /// Let a BPF program map I/O inside the kernel: a loaded one, or a shipped one
+    /// Let a BPF program map I/O inside the kernel: one that is loaded, or `linear` or `concat`,
+    /// which ship with ubd [without NAME: linear]
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true,
           default_missing_value = "linear")]
     bpf_fastpath: Option<String>,
@@ -98,9 +99,8 @@ pub(super) fn run(args: Args) -> Result<()> {
     if !args.foreground {
         daemon::close_inherited();
     }
-    // First of all, for without the driver nothing else is worth a word.
-    let control = Control::open()?;
     let target = args.open_target()?;
+    let control = Control::open()?;
     let label = describe(&*target);
     let fast_path = match args.bpf_fastpath {
         Some(program) => {

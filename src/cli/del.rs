@@ -3,6 +3,7 @@
 
 use super::holders;
 use crate::control::{block_node, Control};
+use crate::daemon::record;
 use crate::error::{Error, Kind, Result};
 use crate::sysfs;
 
@@ -24,11 +25,11 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    let control = Control::open()?;
     let mut ids = args.number;
     for device in &args.devices {
         ids.push(sysfs::parse_device(device)?);
     }
+    let control = Control::open()?;
     if args.all {
         ids = sysfs::device_ids()?;
     }
@@ -65,7 +66,9 @@ fn del(control: &Control, id: u32, force: bool) -> Result<()> {
     control.stop(id)?;
     match control.del(id) {
         // Its daemon was asked to do the same just now.
-        Err(err) if err.kind() == Kind::NotFound => Ok(()),
-        done => done,
+        Err(err) if err.kind() == Kind::NotFound => {}
+        done => done?,
     }
+    record::forget(id);
+    Ok(())
 }

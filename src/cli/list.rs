@@ -73,11 +73,11 @@ struct Row {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let control = Control::open()?;
     let mut asked = args.number.clone();
     for device in &args.devices {
         asked.push(sysfs::parse_device(device)?);
     }
+    let control = Control::open()?;
     let ids = if asked.is_empty() {
         sysfs::device_ids()?
     } else {

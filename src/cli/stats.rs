@@ -5,7 +5,7 @@ use super::table::{self, Align};
 use super::{print, print_json};
 use crate::control::{block_node, Control};
 use crate::error::{Kind, Result};
-use crate::sysfs::{self, Disk, Stats};
+use crate::sysfs::{self, Disk, OpCounts, Stats};
 use serde_json::{json, Value};
 use std::thread;
 use std::time::Duration;
@@ -33,15 +33,20 @@ struct Sample {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    // Told apart from "no devices".
+    let asked: Vec<u32> = args
+        .devices
+        .iter()
+        .map(|device| sysfs::parse_device(device))
+        .collect::<Result<_>>()?;
+    // Without the driver there are no devices either, but that is another story.
     Control::open()?;
-    let mut samples = sample(args)?;
+    let mut samples = sample(&asked)?;
     match args.watch {
         None if args.json => print_json(&json(&samples)),
         None => print(&samples.iter().map(block).collect::<Vec<_>>().join("\n")),
         Some(seconds) => loop {
             thread::sleep(Duration::from_secs(seconds.into()));
-            let before = std::mem::replace(&mut samples, sample(args)?);
+            let before = std::mem::replace(&mut samples, sample(&asked)?);
             if args.json {
                 print_json(&json(&samples))?;
                 continue;
@@ -56,16 +61,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn sample(args: &Args) -> Result<Vec<Sample>> {
-    let asked: Vec<u32> = args
-        .devices
-        .iter()
-        .map(|device| sysfs::parse_device(device))
-        .collect::<Result<_>>()?;
-    let ids = if asked.is_empty() {
-        sysfs::device_ids()?
-    } else {
-        asked.clone()
+fn sample(asked: &[u32]) -> Result<Vec<Sample>> {
+    let ids = match asked {
+        [] => sysfs::device_ids()?,
+        asked => asked.to_vec(),
     };
     let mut samples = Vec::new();
     for id in ids {
@@ -110,25 +109,36 @@ fn block(sample: &Sample) -> String {
         ("BAD", Align::Right),
     ];
     let stats = &sample.stats;
-    let row = |name: &str, counts: [u64; 5]| {
-        std::iter::once(format!("  {name}"))
-            .chain(counts.map(|n| n.to_string()))
-            .collect()
+    let row = |name: &str, counts: [Option<u64>; 5]| {
+        let cells = counts.map(|count| count.map(|n| n.to_string()).unwrap_or_default());
+        std::iter::once(format!("  {name}")).chain(cells).collect()
     };
-    let mut rows: Vec<Vec<String>> = stats
-        .ops()
-        .map(|(name, op)| row(name, [op.mapped, op.zero, op.declined, op.error, op.bad]))
-        .into();
-    rows.push(row(
-        "all",
-        [
-            stats.mapped,
-            stats.zero,
-            stats.declined,
-            stats.error,
-            stats.bad,
-        ],
-    ));
+    let of_op = |name, op: &OpCounts| {
+        let counts = [op.mapped, op.zero, op.declined, op.error, op.bad];
+        row(name, counts.map(Some))
+    };
+    let flush = [
+        Some(stats.flush.mapped),
+        None,
+        Some(stats.flush.declined),
+        None,
+        None,
+    ];
+    let all = [
+        stats.mapped,
+        stats.zero,
+        stats.declined,
+        stats.error,
+        stats.bad,
+    ];
+    let rows: Vec<Vec<String>> = vec![
+        of_op("read", &stats.read),
+        of_op("write", &stats.write),
+        row("flush", flush),
+        of_op("discard", &stats.discard),
+        of_op("write-zeroes", &stats.write_zeroes),
+        row("all", all.map(Some)),
+    ];
     format!(
         "{}: {}, in-kernel hit rate {}\n{}  splits {}, eagain {}, by the file worker {}, flushes of slots {}, of the daemon {}\n",
         block_node(sample.id),
@@ -177,7 +187,6 @@ fn percent(rate: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sysfs::OpCounts;
 
     fn sample(mapped: u64, declined: u64) -> Sample {
         let read = OpCounts {

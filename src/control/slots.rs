@@ -78,9 +78,10 @@ impl Control {
                 Errno::ENODEV => return no_device(id),
                 _ => return Error::os(format!("failed to register a slot of device {id}"), errno),
             };
-            Error::os(
+            let kind = Error::os("", errno).kind();
+            Error::new(
+                kind,
                 format!("failed to register a slot of device {id}: {why}"),
-                errno,
             )
         })?;
         Ok((reg.slot, reg.nr_sectors))

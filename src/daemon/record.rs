@@ -31,6 +31,12 @@ pub fn read(id: u32, pid: i32) -> Option<Record> {
         .filter(|record: &Record| record.pid == pid)
 }
 
+/// Removes the record of device `id` that a killed daemon left.
+pub fn forget(id: u32) {
+    // There may be none, and one that stays is harmless: its pid is wrong.
+    let _ = fs::remove_file(format!("{DIR}/{id}.json"));
+}
+
 /// The open directory of the records, for a process that cannot see it.
 #[derive(Debug)]
 pub(super) struct RecordDir(OwnedFd);

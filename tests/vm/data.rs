@@ -82,7 +82,7 @@ fn fio(kind: Kind, mapped: bool, queues: u32) -> Result<()> {
         .option(&format!("offset_increment={part}"))
         .run()?;
     let count = ubd.counters()?.since(&before);
-    ensure!(ios >= 1600, "fio did only {ios} I/Os");
+    ensure!(ios >= 1500, "fio did only {ios} I/Os");
     if !mapped {
         return count.all_declined(ios);
     }

@@ -1,17 +1,84 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! File systems on a device.
 
-use std::path::{Path, PathBuf};
+use anyhow::{ensure, Result};
 
-use anyhow::{ensure, Context, Result};
-
-use crate::support::{fails, sh, Files, Prog, RamDisk, Test, Ubd};
+use crate::support::tree::{check_backing, exercise, Kind, EXT4, XFS};
+use crate::support::{sh, Counters, Files, Prog, RamDisk, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
-    Test { name: "fs/ext4_on_disk_mapped", run: || ext4_on_disk("--bpf-fastpath", Path::Mapped) },
-    Test { name: "fs/ext4_on_disk_declined", run: || ext4_on_disk("", Path::Declined) },
-    Test { name: "fs/ext4_on_file_mapped", run: || ext4_on_file("--bpf-fastpath", Path::Mapped) },
-    Test { name: "fs/ext4_on_file_declined", run: || ext4_on_file("", Path::Declined) },
-    Test { name: "fs/ext4_mixed", run: ext4_mixed },
+    Test { name: "fs/ext4_on_disk_mapped", run: || on_disk("--bpf-fastpath", Expect::Mapped) },
+    Test { name: "fs/ext4_on_disk_declined", run: || on_disk("-q 2", Expect::Declined) },
+    Test { name: "fs/ext4_on_file_mapped", run: || on_file("--direct-io=on --bpf-fastpath") },
+    Test { name: "fs/ext4_on_buffered_file_mapped", run: || on_file("--bpf-fastpath") },
+    Test { name: "fs/ext4_mixed", run: mixed },
     Test { name: "fs/xfs_on_tmpfs_file_mapped", run: xfs_on_tmpfs },
 ];
+
+enum Expect {
+    Mapped,
+    Declined,
+}
+
+/// A file system on a device, counted.
+fn count(kind: &Kind, args: &str) -> Result<Counters> {
+    let ubd = Ubd::add(&["-t loop", args])?;
+    let before = ubd.counters()?;
+    exercise(kind, &ubd.node())?;
+    let count = ubd.counters()?.since(&before);
+    // fsync and the journal flush; a program sees none of it.
+    ensure!(count["flush_mapped"] + count["flush_declined"] > 0, "no flush: {}", count.summary());
+    ubd.del()?;
+    Ok(count)
+}
+
+fn on_disk(args: &str, expect: Expect) -> Result<()> {
+    let disk = RamDisk::new()?;
+    let count = count(&EXT4, &format!("-f {} {args}", disk.node()))?;
+    match expect {
+        Expect::Declined => count.all_declined(100)?,
+        Expect::Mapped => {
+            // A RAM disk cannot write zeroes by itself: mkfs leaves those to the daemon.
+            let data = count["read_declined"] + count["write_declined"];
+            ensure!(data == 0 && count["bad"] == 0, "not all was mapped: {}", count.summary());
+            ensure!(count["mapped"] > 100 && count["flush_slots"] > 0, "{}", count.summary());
+        }
+    }
+    check_backing(&EXT4, &disk.node(), "-o ro")
+}
+
+fn on_file(args: &str) -> Result<()> {
+    let files = Files::ext4()?;
+    let file = files.file("image", 96 << 20)?;
+    let file = file.display();
+    let count = count(&EXT4, &format!("-f {file} {args}"))?;
+    count.all_mapped(100)?;
+    ensure!(count["file_worker"] > 100 && count["flush_slots"] > 0, "{}", count.summary());
+    ensure!(count["discard_mapped"] > 0, "fstrim reached nobody: {}", count.summary());
+    sh("modprobe loop")?;
+    check_backing(&EXT4, &file.to_string(), "-o loop,ro")
+}
+
+/// Half of everything goes the one way, half the other.
+fn mixed() -> Result<()> {
+    let disk = RamDisk::new()?;
+    let _prog = Prog::load("decline_random", &["percent=50"])?;
+    let count = count(&EXT4, &format!("-f {} -q 4 --bpf-fastpath=decline_random", disk.node()))?;
+    ensure!(count["read_mapped"] > 0 && count["read_declined"] > 0, "{}", count.summary());
+    ensure!(count["write_mapped"] > 0 && count["write_declined"] > 0, "{}", count.summary());
+    // The daemon has a cache of its own, and is asked first.
+    ensure!(count["flush_daemon"] > 0 && count["flush_slots"] > 0, "{}", count.summary());
+    check_backing(&EXT4, &disk.node(), "-o ro")
+}
+
+/// XFS wants 300 MiB; a sparse file on tmpfs has them for nothing.
+fn xfs_on_tmpfs() -> Result<()> {
+    sh("modprobe loop; rm -f /tmp/xfs; truncate -s 320M /tmp/xfs")?;
+    let result = count(&XFS, "-f /tmp/xfs --bpf-fastpath").and_then(|count| {
+        count.all_mapped(100)?;
+        ensure!(count["file_worker"] > 100 && count["discard_mapped"] > 0, "{}", count.summary());
+        check_backing(&XFS, "/tmp/xfs", "-o loop,ro")
+    });
+    sh("rm -f /tmp/xfs")?;
+    result
+}

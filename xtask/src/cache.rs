@@ -31,17 +31,25 @@ pub fn key<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> String {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hash.finalize()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// An exclusive lock, held until dropped; waits for the process that has it.
 pub fn lock(path: &Path) -> Result<File> {
-    let file = File::create(path).with_context(|| format!("failed to create `{}`", path.display()))?;
+    let file =
+        File::create(path).with_context(|| format!("failed to create `{}`", path.display()))?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        progress::step(&format!("waiting for another run ({})", path.display()), || {
-            flock(&file, FlockOperation::LockExclusive)
-                .with_context(|| format!("failed to lock `{}`", path.display()))
-        })?;
+        progress::step(
+            &format!("waiting for another run ({})", path.display()),
+            || {
+                flock(&file, FlockOperation::LockExclusive)
+                    .with_context(|| format!("failed to lock `{}`", path.display()))
+            },
+        )?;
     }
     Ok(file)
 }
@@ -60,8 +68,12 @@ pub fn entry(name: &str, key: &str, build: impl FnOnce(&Path) -> Result<()>) -> 
     }
     let aside = cache.join(format!("{name}-{key}.tmp"));
     if aside.exists() {
-        fs::remove_dir_all(&aside)
-            .with_context(|| format!("failed to remove `{}`, left by an earlier run", aside.display()))?;
+        fs::remove_dir_all(&aside).with_context(|| {
+            format!(
+                "failed to remove `{}`, left by an earlier run",
+                aside.display()
+            )
+        })?;
     }
     fs::create_dir(&aside).with_context(|| format!("failed to create `{}`", aside.display()))?;
     build(&aside)?;

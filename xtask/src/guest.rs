@@ -38,7 +38,8 @@ impl Guest {
     /// Takes the first directory that no other run uses, and empties it.
     pub fn new() -> Result<Guest> {
         let parent = host::target().join("vm");
-        fs::create_dir_all(&parent).with_context(|| format!("failed to create `{}`", parent.display()))?;
+        fs::create_dir_all(&parent)
+            .with_context(|| format!("failed to create `{}`", parent.display()))?;
         for number in 1..=MACHINES {
             let lock = File::create(parent.join(format!("{number}.lock")))?;
             if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
@@ -46,21 +47,33 @@ impl Guest {
             }
             let dir = parent.join(number.to_string());
             if dir.exists() {
-                fs::remove_dir_all(&dir).with_context(|| format!("failed to empty `{}`", dir.display()))?;
+                fs::remove_dir_all(&dir)
+                    .with_context(|| format!("failed to empty `{}`", dir.display()))?;
             }
             for name in ["run/bin", "out", "tmp"] {
                 fs::create_dir_all(dir.join(name))?;
             }
-            let guest = Guest { dir, _lock: lock, env: String::new() };
+            let guest = Guest {
+                dir,
+                _lock: lock,
+                env: String::new(),
+            };
             for (name, text) in SCRIPTS {
                 guest.write(name, text)?;
             }
-            return Ok(guest.with_env("PATH", "/ubd/run/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            return Ok(guest
+                .with_env(
+                    "PATH",
+                    "/ubd/run/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                )
                 .with_env("HOME", "/root")
                 .with_env("LANG", "C.UTF-8")
                 .with_env("TMPDIR", "/tmp"));
         }
-        bail!("failed to find a free directory in `{}`: {MACHINES} machines are running", parent.display())
+        bail!(
+            "failed to find a free directory in `{}`: {MACHINES} machines are running",
+            parent.display()
+        )
     }
 
     /// Sets an environment variable of the guest's command.
@@ -75,8 +88,25 @@ impl Guest {
         if let Some(parent) = to.parent() {
             fs::create_dir_all(parent)?;
         }
-        fs::copy(file, &to)
-            .with_context(|| format!("failed to copy `{}` to `{}`", file.display(), to.display()))?;
+        fs::copy(file, &to).with_context(|| {
+            format!("failed to copy `{}` to `{}`", file.display(), to.display())
+        })?;
+        Ok(())
+    }
+
+    /// Puts a directory and all below it in `/ubd/run/NAME`.
+    pub fn copy_tree(&self, dir: &Path, name: &str) -> Result<()> {
+        let list =
+            fs::read_dir(dir).with_context(|| format!("failed to read `{}`", dir.display()))?;
+        for entry in list {
+            let entry = entry?;
+            let name = format!("{name}/{}", entry.file_name().to_string_lossy());
+            if entry.file_type()?.is_dir() {
+                self.copy_tree(&entry.path(), &name)?;
+            } else {
+                self.copy(&entry.path(), &name)?;
+            }
+        }
         Ok(())
     }
 
@@ -96,7 +126,10 @@ impl Guest {
 
     /// Writes the environment and the command, the last things before the machine starts.
     pub fn seal(&self, command: &[OsString]) -> Result<()> {
-        let words: Vec<_> = command.iter().map(|word| quote(&word.to_string_lossy())).collect();
+        let words: Vec<_> = command
+            .iter()
+            .map(|word| quote(&word.to_string_lossy()))
+            .collect();
         self.write("env", &self.env)?;
         self.write("command", &format!("#!/bin/sh\nexec {}\n", words.join(" ")))
     }
@@ -108,7 +141,11 @@ impl Guest {
 
     /// What the command ended with; none if it never did.
     pub fn exit_code(&self) -> Option<u8> {
-        fs::read_to_string(self.dir.join("out/.exit-code")).ok()?.trim().parse().ok()
+        fs::read_to_string(self.dir.join("out/.exit-code"))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
     }
 }
 

@@ -81,7 +81,10 @@ pub fn run_logged(command: &mut Command, log: &Path) -> Result<()> {
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<_> = text.lines().collect();
         let tail = lines[lines.len().saturating_sub(30)..].join("\n");
-        bail!("`{name}` failed with {status}; the end of `{}`:\n{tail}", log.display());
+        bail!(
+            "`{name}` failed with {status}; the end of `{}`:\n{tail}",
+            log.display()
+        );
     }
     Ok(())
 }

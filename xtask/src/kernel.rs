@@ -24,10 +24,13 @@ static SERIES: &[Series] = &[Series {
 
 /// Parses `--kernel`.
 pub fn parse_series(name: &str) -> Result<&'static Series, String> {
-    SERIES.iter().find(|series| series.name == name).ok_or_else(|| {
-        let known: Vec<_> = SERIES.iter().map(|series| series.name).collect();
-        format!("only these kernels are supported: {}", known.join(", "))
-    })
+    SERIES
+        .iter()
+        .find(|series| series.name == name)
+        .ok_or_else(|| {
+            let known: Vec<_> = SERIES.iter().map(|series| series.name).collect();
+            format!("only these kernels are supported: {}", known.join(", "))
+        })
 }
 
 /// A kernel that is ready to boot, and the root file system it boots with.
@@ -61,9 +64,18 @@ impl Kernel {
         let version = only_entry(&rootfs.join("usr/lib/modules"))?;
         let image = rootfs.join(format!("boot/vmlinuz-{version}"));
         if !version.starts_with(series.name) || !image.exists() {
-            bail!("failed to find kernel {} in `{}`: found {version}", series.name, rootfs.display());
+            bail!(
+                "failed to find kernel {} in `{}`: found {version}",
+                series.name,
+                rootfs.display()
+            );
         }
-        Ok(Kernel { version, image, rootfs, custom: None })
+        Ok(Kernel {
+            version,
+            image,
+            rootfs,
+            custom: None,
+        })
     }
 
     fn custom(rootfs: PathBuf, dir: &Path) -> Result<Kernel> {
@@ -75,18 +87,31 @@ impl Kernel {
             modules: dir.join("lib/modules").join(&version),
             build: dir.join("build"),
         };
-        Ok(Kernel { version, image: dir.join("vmlinuz"), rootfs, custom: Some(custom) })
+        Ok(Kernel {
+            version,
+            image: dir.join("vmlinuz"),
+            rootfs,
+            custom: Some(custom),
+        })
     }
 }
 
 /// The name of the one entry of a directory.
 fn only_entry(dir: &Path) -> Result<String> {
     let names = fs::read_dir(dir)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect::<Result<Vec<_>, _>>())
+        .and_then(|entries| {
+            entries
+                .map(|entry| Ok(entry?.file_name()))
+                .collect::<Result<Vec<_>, _>>()
+        })
         .with_context(|| format!("failed to read `{}`", dir.display()))?;
     match names.as_slice() {
         [name] => Ok(name.to_string_lossy().into_owned()),
-        _ => bail!("expected one kernel version in `{}`, found {}", dir.display(), names.len()),
+        _ => bail!(
+            "expected one kernel version in `{}`, found {}",
+            dir.display(),
+            names.len()
+        ),
     }
 }
 

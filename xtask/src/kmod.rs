@@ -7,10 +7,10 @@ use std::process::Command;
 
 use anyhow::{bail, Context, Result};
 
+use crate::cache;
 use crate::host::{self, BuildFailed};
 use crate::kernel::Kernel;
 use crate::progress::step;
-use crate::cache;
 
 /// $1: the tree, $2: the sources, $3: a kernel's build tree or nothing, $4: KDIR in the tree.
 /// The mounts live in a namespace of their own and end with this shell.
@@ -31,7 +31,10 @@ pub fn build(kernel: &Kernel) -> Result<PathBuf> {
     let _lock = cache::lock(&out.join("lock"))?;
 
     let sources = sources()?;
-    let mut parts = vec![kernel.version.clone().into_bytes(), kernel.rootfs.as_os_str().as_encoded_bytes().to_vec()];
+    let mut parts = vec![
+        kernel.version.clone().into_bytes(),
+        kernel.rootfs.as_os_str().as_encoded_bytes().to_vec(),
+    ];
     for (name, data) in &sources {
         parts.push(name.as_os_str().as_encoded_bytes().to_vec());
         parts.push(data.clone());
@@ -45,24 +48,37 @@ pub fn build(kernel: &Kernel) -> Result<PathBuf> {
     }
     let work = out.join("build");
     lay_out(&work, &sources)?;
-    step(&format!("building the module for {}", kernel.version), || {
-        let (tree, kdir) = match &kernel.custom {
-            Some(custom) => (custom.build.clone(), "/ubd/kernel".to_owned()),
-            None => (PathBuf::new(), format!("/lib/modules/{}/build", kernel.version)),
-        };
-        let mut command = Command::new("unshare");
-        command
-            .args(["--mount", "--propagation", "private", "sh", "-c", BUILD, "sh"])
-            .args([&kernel.rootfs, &work, &tree])
-            .arg(kdir);
-        host::run_logged(&mut command, &out.join("build.log"))
-            .map_err(|error| BuildFailed(format!("failed to build the module: {error:#}")))?;
-        Ok(())
-    })?;
+    step(
+        &format!("building the module for {}", kernel.version),
+        || {
+            let (tree, kdir) = match &kernel.custom {
+                Some(custom) => (custom.build.clone(), "/ubd/kernel".to_owned()),
+                None => (
+                    PathBuf::new(),
+                    format!("/lib/modules/{}/build", kernel.version),
+                ),
+            };
+            let mut command = Command::new("unshare");
+            command
+                .args([
+                    "--mount",
+                    "--propagation",
+                    "private",
+                    "sh",
+                    "-c",
+                    BUILD,
+                    "sh",
+                ])
+                .args([&kernel.rootfs, &work, &tree])
+                .arg(kdir);
+            host::run_logged(&mut command, &out.join("build.log"))
+                .map_err(|error| BuildFailed(format!("failed to build the module: {error:#}")))?;
+            Ok(())
+        },
+    )?;
     let built = work.join("kmod/ubd_drv.ko");
     check_btf(&built)?;
-    fs::copy(&built, &module)
-        .with_context(|| format!("failed to copy `{}`", built.display()))?;
+    fs::copy(&built, &module).with_context(|| format!("failed to copy `{}`", built.display()))?;
     fs::write(&stamp, key)?;
     Ok(module)
 }
@@ -72,7 +88,8 @@ fn sources() -> Result<Vec<(PathBuf, Vec<u8>)>> {
     let mut files = Vec::new();
     for dir in ["kmod", "bpf"] {
         let path = host::repo().join(dir);
-        let list = fs::read_dir(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+        let list =
+            fs::read_dir(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
         for entry in list {
             let entry = entry?;
             let name = Path::new(dir).join(entry.file_name());
@@ -99,7 +116,8 @@ fn lay_out(work: &Path, sources: &[(PathBuf, Vec<u8>)]) -> Result<()> {
             fs::create_dir_all(dir)?;
         }
         if !fs::read(&path).is_ok_and(|old| old == *data) {
-            fs::write(&path, data).with_context(|| format!("failed to write `{}`", path.display()))?;
+            fs::write(&path, data)
+                .with_context(|| format!("failed to write `{}`", path.display()))?;
         }
     }
     for entry in fs::read_dir(work.join("kmod"))? {

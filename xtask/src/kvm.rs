@@ -18,19 +18,41 @@ pub fn works(kernel: &Kernel) -> Result<bool> {
         .context("failed to read the machine's boot id")?;
     let key = cache::key([boot.trim(), &kernel.version]);
     let answer = cache::dir()?.join("kvm-probe");
-    if let Some((known, answer)) = fs::read_to_string(&answer).unwrap_or_default().split_once(' ') {
+    if let Some((known, answer)) = fs::read_to_string(&answer)
+        .unwrap_or_default()
+        .split_once(' ')
+    {
         if known == key {
             return Ok(answer == "yes");
         }
     }
-    let works = fs::File::options().read(true).write(true).open("/dev/kvm").is_ok() && probe(kernel)?;
-    fs::write(&answer, format!("{key} {}", if works { "yes" } else { "no" }))?;
+    let works = fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_ok()
+        && probe(kernel)?;
+    fs::write(
+        &answer,
+        format!("{key} {}", if works { "yes" } else { "no" }),
+    )?;
     Ok(works)
 }
 
 fn probe(kernel: &Kernel) -> Result<bool> {
     let mut qemu = Command::new("qemu-system-x86_64")
-        .args(["-accel", "kvm", "-cpu", "host", "-smp", "2", "-m", "512M", "-nodefaults", "-no-reboot"])
+        .args([
+            "-accel",
+            "kvm",
+            "-cpu",
+            "host",
+            "-smp",
+            "2",
+            "-m",
+            "512M",
+            "-nodefaults",
+            "-no-reboot",
+        ])
         .args(["-display", "none", "-serial", "stdio", "-kernel"])
         .arg(&kernel.image)
         .args(["-append", "console=ttyS0 panic=-1"])

@@ -64,7 +64,10 @@ pub fn complaints(log: &str) -> Vec<String> {
             _ => spans.push((start, end)),
         }
     }
-    spans.iter().map(|&(start, end)| lines[start..end].join("\n")).collect()
+    spans
+        .iter()
+        .map(|&(start, end)| lines[start..end].join("\n"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -72,14 +75,19 @@ mod tests {
     use super::*;
 
     fn log(middle: &str) -> String {
-        let quiet = (0..100).map(|n| format!("[    {n}.0] sd 0:0: quiet\n")).collect::<String>();
+        let quiet = (0..100)
+            .map(|n| format!("[    {n}.0] sd 0:0: quiet\n"))
+            .collect::<String>();
         format!("{quiet}{middle}\n{quiet}")
     }
 
     #[test]
     fn a_quiet_log_has_none() {
         assert!(complaints(&log("[ 1.0] Linux version 6.12 (Debian)")).is_empty());
-        assert!(complaints(&log("[ 1.0] kmemleak: Automatic memory scanning thread started")).is_empty());
+        assert!(complaints(&log(
+            "[ 1.0] kmemleak: Automatic memory scanning thread started"
+        ))
+        .is_empty());
         assert!(complaints("").is_empty());
     }
 
@@ -106,7 +114,9 @@ mod tests {
 
     #[test]
     fn a_complaint_comes_with_its_trace_and_once() {
-        let found = complaints(&log("WARNING: at x\nCall Trace:\n foo\n bar\n---[ end trace ]---"));
+        let found = complaints(&log(
+            "WARNING: at x\nCall Trace:\n foo\n bar\n---[ end trace ]---",
+        ));
         assert_eq!(found.len(), 1);
         assert!(found[0].contains(" bar"));
         assert!(found[0].lines().count() < 40);

@@ -65,7 +65,11 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Setup => {
             let kernel = setup()?;
             virtme::ensure()?;
-            eprintln!("ready: kernel {} in {}", kernel.version, kernel.rootfs.display());
+            eprintln!(
+                "ready: kernel {} in {}",
+                kernel.version,
+                kernel.rootfs.display()
+            );
             Ok(0)
         }
         Command::Kmod => {
@@ -84,7 +88,11 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {error:#}");
-            let code = if error.is::<host::BuildFailed>() { 1 } else { EXIT_INFRASTRUCTURE };
+            let code = if error.is::<host::BuildFailed>() {
+                1
+            } else {
+                EXIT_INFRASTRUCTURE
+            };
             ExitCode::from(code)
         }
     }

@@ -11,36 +11,42 @@ use crate::progress::step;
 
 /// Everything but clang, whose name depends on the release.
 const PACKAGES: &[&str] = &[
-    "mmdebstrap",              // builds the guest's root file system
-    "debian-archive-keyring",  // its packages' signatures
-    "qemu-system-x86",         // runs the guest
-    "python3",                 // virtme-ng, which starts it,
-    "python3-venv",            // in an environment of its own
-    "kmod",                    // modprobe and strings or file, which virtme-ng uses
+    "mmdebstrap",             // builds the guest's root file system
+    "debian-archive-keyring", // its packages' signatures
+    "qemu-system-x86",        // runs the guest
+    "python3",                // virtme-ng, which starts it,
+    "python3-venv",           // in an environment of its own
+    "kmod",                   // modprobe and strings or file, which virtme-ng uses
     "file",
-    "binutils",                // readelf, to check the module
-    "util-linux",              // unshare and setpriv
-    "gcc",                     // libbpf, which libbpf-rs compiles,
+    "binutils",   // readelf, to check the module
+    "util-linux", // unshare and setpriv
+    "gcc",        // libbpf, which libbpf-rs compiles,
     "libc6-dev",
     "make",
     "pkg-config",
-    "libelf-dev",              // and what it links to
+    "libelf-dev", // and what it links to
     "zlib1g-dev",
 ];
 
 /// The oldest clang whose BPF objects are good enough.
 const CLANG_MIN: u32 = 15;
 
+/// The newest numbered one that build.rs looks for.
+const CLANG_MAX: u32 = 30;
+
 /// Installs what is missing. Not being root, prints the command that does.
 pub fn ensure() -> Result<()> {
     let mut missing = missing(PACKAGES);
-    if clang().is_none() {
+    if !has_clang() {
         missing.push(clang_package()?);
     }
     if missing.is_empty() {
         return Ok(());
     }
-    let install = format!("apt-get install --yes --no-install-recommends {}", missing.join(" "));
+    let install = format!(
+        "apt-get install --yes --no-install-recommends {}",
+        missing.join(" ")
+    );
     if !host::is_root() {
         bail!("Debian packages are missing; install them with\n\n    sudo sh -c 'apt-get update && {install}'\n");
     }
@@ -48,7 +54,9 @@ pub fn ensure() -> Result<()> {
     step(&format!("installing {}", missing.join(" ")), || {
         let script = format!("apt-get update && {install}");
         let mut command = Command::new("sh");
-        command.args(["-c", &script]).env("DEBIAN_FRONTEND", "noninteractive");
+        command
+            .args(["-c", &script])
+            .env("DEBIAN_FRONTEND", "noninteractive");
         host::run_logged(&mut command, &log)
     })
 }
@@ -59,22 +67,25 @@ fn missing(names: &[&str]) -> Vec<String> {
         .args(names)
         .output();
     // dpkg-query fails when one name is unknown to it; what it prints still holds.
-    let text = out.map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default();
-    let installed: Vec<_> = text.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
-    names.iter().filter(|name| !installed.contains(name)).map(|name| name.to_string()).collect()
+    let text = out
+        .map(|out| String::from_utf8_lossy(&out.stdout).into_owned())
+        .unwrap_or_default();
+    let installed: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_suffix(" installed"))
+        .collect();
+    names
+        .iter()
+        .filter(|name| !installed.contains(name))
+        .map(|name| name.to_string())
+        .collect()
 }
 
-/// The clang to compile BPF programs with: `$CLANG`, else `clang`, else the newest `clang-N`.
-pub fn clang() -> Option<String> {
-    if let Ok(name) = std::env::var("CLANG") {
-        return Some(name);
-    }
-    let plain = clang_version("clang").filter(|version| *version >= CLANG_MIN);
-    if plain.is_some() {
-        return Some("clang".into());
-    }
-    let names = (CLANG_MIN..40).rev().map(|version| format!("clang-{version}"));
-    names.into_iter().find(|name| host::find_program(&[name]).is_some())
+/// True if build.rs will find a compiler for BPF programs: `$CLANG`, `clang` or a `clang-N`.
+fn has_clang() -> bool {
+    std::env::var_os("CLANG").is_some()
+        || clang_version("clang").is_some_and(|version| version >= CLANG_MIN)
+        || (CLANG_MIN..=CLANG_MAX).any(|n| host::find_program(&[&format!("clang-{n}")]).is_some())
 }
 
 fn clang_version(name: &str) -> Option<u32> {
@@ -86,17 +97,25 @@ fn clang_version(name: &str) -> Option<u32> {
 /// The package that brings a good clang here: plain `clang`, or the newest numbered one.
 fn clang_package() -> Result<String> {
     let policy = output(Command::new("apt-cache").args(["policy", "clang"]))?;
-    if policy.contains("Candidate:") || !host::is_root() {
-        // The lists are there (or we could not fetch them anyway).
-    } else {
-        step("apt-get update", || output(Command::new("apt-get").arg("update")).map(drop))?;
+    let lists_missing = !policy.contains("Candidate:");
+    if lists_missing && host::is_root() {
+        step("apt-get update", || {
+            output(Command::new("apt-get").arg("update")).map(drop)
+        })?;
     }
-    let names = output(Command::new("apt-cache").args(["search", "--names-only", "^clang-[0-9]+$"]))?;
+    let names =
+        output(Command::new("apt-cache").args(["search", "--names-only", "^clang-[0-9]+$"]))?;
     let newest = names
         .lines()
-        .filter_map(|line| line.split_whitespace().next()?.strip_prefix("clang-")?.parse::<u32>().ok())
+        .filter_map(|line| {
+            line.split_whitespace()
+                .next()?
+                .strip_prefix("clang-")?
+                .parse::<u32>()
+                .ok()
+        })
         .max()
-        .filter(|version| *version >= CLANG_MIN);
+        .filter(|version| (CLANG_MIN..=CLANG_MAX).contains(version));
     match newest {
         Some(version) => Ok(format!("clang-{version}")),
         None => bail!("failed to find a package with clang {CLANG_MIN} or newer; install one, or set CLANG to its path"),

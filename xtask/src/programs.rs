@@ -8,33 +8,42 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::host::{self, BuildFailed};
-use crate::packages;
 
-/// `cargo` with what the build scripts need to know.
+/// `cargo`, to be run at the top of the repository.
 pub fn cargo(args: &[&str]) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(args).current_dir(host::repo()).stdin(Stdio::null());
-    if let Some(clang) = packages::clang() {
-        command.env("CLANG", clang);
-    }
+    command
+        .args(args)
+        .current_dir(host::repo())
+        .stdin(Stdio::null());
     command
 }
 
-/// Builds what `args` name and returns the executables that came out, in cargo's order.
-pub fn executables(args: &[&str]) -> Result<Vec<PathBuf>> {
+/// Builds what `args` name and returns the executables of `kind` ("bin", "test") that came out.
+pub fn executables(kind: &str, args: &[&str]) -> Result<Vec<PathBuf>> {
     let mut command = cargo(args);
-    command.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
+    command
+        .arg("--message-format=json-render-diagnostics")
+        .stderr(Stdio::inherit());
     let out = command.output().context("failed to run cargo")?;
     if !out.status.success() {
         return Err(BuildFailed(format!("`cargo {}` failed", args.join(" "))).into());
     }
     let text = String::from_utf8_lossy(&out.stdout);
-    let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    Ok(messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).collect())
+    // A test's own programs are built and reported with it.
+    Ok(text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["kind"][0] == kind)
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .collect())
 }
 
 /// Builds and returns the programs that ship: `ubd` and `ubd-bpf`.
 pub fn shipped() -> Result<Vec<PathBuf>> {
-    executables(&["build", "--release", "--package", "ubd-bpf", "--bins"])
+    executables(
+        "bin",
+        &["build", "--release", "--package", "ubd-bpf", "--bins"],
+    )
 }

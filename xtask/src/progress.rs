@@ -20,7 +20,10 @@ pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         spinner.finish_and_clear();
     }
     let end = if result.is_ok() { "done" } else { "failed" };
-    eprintln!("xtask: {what}: {end} ({:.1} s)", start.elapsed().as_secs_f64());
+    eprintln!(
+        "xtask: {what}: {end} ({:.1} s)",
+        start.elapsed().as_secs_f64()
+    );
     result
 }
 

@@ -39,21 +39,57 @@ const MOUNT_POINTS: &[&str] = &["repo", "run", "out", "modules", "build", "kerne
 
 /// Drivers of what QEMU emulates and nothing here uses; udev would spend seconds loading them.
 const UNWANTED_MODULES: &[&str] = &[
-    "ahci", "aesni_intel", "bochs", "button", "cryptd", "drm", "edac_core", "evdev", "ghash_clmulni_intel",
-    "i2c_i801", "i6300esb", "intel_rapl_msr", "iTCO_wdt", "joydev", "kvm", "kvm_amd", "kvm_intel", "lpc_ich",
-    "pcspkr", "psmouse", "qemu_fw_cfg", "rapl", "serio_raw", "sg", "sha1_ssse3", "sha256_ssse3",
-    "sha512_ssse3", "sr_mod", "virtio_net",
+    "ahci",
+    "aesni_intel",
+    "bochs",
+    "button",
+    "cryptd",
+    "drm",
+    "edac_core",
+    "evdev",
+    "ghash_clmulni_intel",
+    "i2c_i801",
+    "i6300esb",
+    "intel_rapl_msr",
+    "iTCO_wdt",
+    "joydev",
+    "kvm",
+    "kvm_amd",
+    "kvm_intel",
+    "lpc_ich",
+    "pcspkr",
+    "psmouse",
+    "qemu_fw_cfg",
+    "rapl",
+    "serio_raw",
+    "sg",
+    "sha1_ssse3",
+    "sha256_ssse3",
+    "sha512_ssse3",
+    "sr_mod",
+    "virtio_net",
 ];
 
 /// The tree for `series`, built if it is not in the cache: 0.9 GB, one to three minutes.
 pub fn ensure(series: &Series) -> Result<PathBuf> {
     let names: Vec<_> = series.packages.iter().chain(PACKAGES).copied().collect();
-    let key = cache::key([&[series.suite], names.as_slice(), MOUNT_POINTS, UNWANTED_MODULES].concat());
+    let key = cache::key(
+        [
+            &[series.suite],
+            names.as_slice(),
+            MOUNT_POINTS,
+            UNWANTED_MODULES,
+        ]
+        .concat(),
+    );
     let entry = cache::entry(&format!("rootfs-{}", series.name), &key, |dir| {
         if !host::is_root() {
             bail!("building the guest's root file system needs root; run `cargo xtask setup` as root once");
         }
-        let what = format!("building a Debian {} tree with Linux {}", series.suite, series.name);
+        let what = format!(
+            "building a Debian {} tree with Linux {}",
+            series.suite, series.name
+        );
         step(&what, || build(dir, series.suite, &names))
     })?;
     Ok(entry.join("root"))
@@ -61,16 +97,28 @@ pub fn ensure(series: &Series) -> Result<PathBuf> {
 
 fn build(dir: &Path, suite: &str, names: &[&str]) -> Result<()> {
     let root = dir.join("root");
-    let mkdirs = MOUNT_POINTS.iter().map(|name| format!(" \"$1/ubd/{name}\"")).collect::<String>();
-    let blacklist = UNWANTED_MODULES.iter().map(|name| format!(" \"blacklist {name}\"")).collect::<String>();
+    let mkdirs = MOUNT_POINTS
+        .iter()
+        .map(|name| format!(" \"$1/ubd/{name}\""))
+        .collect::<String>();
+    let blacklist = UNWANTED_MODULES
+        .iter()
+        .map(|name| format!(" \"blacklist {name}\""))
+        .collect::<String>();
     let mut command = Command::new("mmdebstrap");
     command
         .args(["--mode=root", "--variant=apt", "--format=directory"])
         .arg("--aptopt=APT::Install-Recommends \"false\"")
         .arg("--aptopt=Acquire::Languages \"none\"")
-        .args(packages::proxies().iter().map(|line| format!("--aptopt={line}")))
+        .args(
+            packages::proxies()
+                .iter()
+                .map(|line| format!("--aptopt={line}")),
+        )
         .arg(format!("--customize-hook=mkdir -p{mkdirs}"))
-        .arg(format!("--customize-hook=printf '%s\\n'{blacklist} >\"$1/etc/modprobe.d/ubd.conf\""))
+        .arg(format!(
+            "--customize-hook=printf '%s\\n'{blacklist} >\"$1/etc/modprobe.d/ubd.conf\""
+        ))
         .arg(format!("--include={}", names.join(",")))
         .arg(suite)
         .arg(&root)

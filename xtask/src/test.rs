@@ -53,14 +53,29 @@ fn host_tests(filter: &[OsString]) -> Result<bool> {
 }
 
 fn vm_tests(kernel: &Kernel, args: &TestArgs) -> Result<u8> {
-    let built = programs::executables(&["test", "--no-run", "--package", "ubd-bpf", "--test", VM_TEST])?;
+    let built = programs::executables(
+        "test",
+        &[
+            "test",
+            "--no-run",
+            "--package",
+            "ubd-bpf",
+            "--test",
+            VM_TEST,
+        ],
+    )?;
     let [test] = built.as_slice() else {
-        bail!(BuildFailed(format!("expected one program of the test target `{VM_TEST}`, found {}", built.len())));
+        bail!(BuildFailed(format!(
+            "expected one program of the test target `{VM_TEST}`, found {}",
+            built.len()
+        )));
     };
     let guest = vm::with_ubd(Guest::new()?, kernel)?;
     guest.copy(test, "vm-test")?;
     guest.program(&peer::rublk()?)?;
-    let command: Vec<_> = std::iter::once("/ubd/run/vm-test".into()).chain(args.filter.iter().cloned()).collect();
+    let command: Vec<_> = std::iter::once("/ubd/run/vm-test".into())
+        .chain(args.filter.iter().cloned())
+        .collect();
     match vm::run(kernel, &args.machine, &guest, &command)? {
         0 => Ok(0),
         _ => Ok(1),

@@ -68,14 +68,19 @@ pub fn command(kernel: &Kernel, args: VmArgs) -> Result<u8> {
     run(kernel, &args.machine, &guest, &args.command)
 }
 
-/// Gives the guest the module (`$UBD_KO`) and the programs.
+/// Gives the guest the module (`$UBD_KO`), the programs and the BPF objects:
+/// `$UBD_BPF_DIR` has those for tests, its parent those that ship.
 pub fn with_ubd(guest: Guest, kernel: &Kernel) -> Result<Guest> {
     let module = kmod::build(kernel)?;
     guest.copy(&module, "ubd_drv.ko")?;
     for program in programs::shipped()? {
         guest.program(&program)?;
     }
-    Ok(guest.with_env("UBD_KO", "/ubd/run/ubd_drv.ko").with_env("UBD_BIN_DIR", "/ubd/run/bin"))
+    // build.rs leaves them there.
+    guest.copy_tree(&host::target().join("bpf"), "bpf")?;
+    Ok(guest
+        .with_env("UBD_BPF_DIR", "/ubd/run/bpf/tests")
+        .with_env("UBD_KO", "/ubd/run/ubd_drv.ko"))
 }
 
 /// Boots, runs `command` (a shell if empty) and scans the kernel log.
@@ -88,15 +93,34 @@ pub fn run(kernel: &Kernel, machine: &Machine, guest: &Guest, command: &[OsStrin
     let mut qemu = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "sh", "-c", &format!("exec {script}")])
         .env("TMPDIR", guest.dir.join("tmp"))
-        .stdin(if command.is_empty() { Stdio::inherit() } else { Stdio::null() })
-        .stdout(if command.is_empty() { Stdio::inherit() } else { Stdio::piped() })
+        .stdin(if command.is_empty() {
+            Stdio::inherit()
+        } else {
+            Stdio::null()
+        })
+        .stdout(if command.is_empty() {
+            Stdio::inherit()
+        } else {
+            Stdio::piped()
+        })
         .stderr(Stdio::piped())
         .spawn()
         .context("failed to run `setpriv`")?;
     // QEMU's stderr carries the guest's console, its stdout what the command prints.
-    let log = qemu.stderr.take().map(|from| pump(from, File::create(&kernel_log)));
-    let output = qemu.stdout.take().map(|from: ChildStdout| pump(from, Ok(io::stdout())));
-    let status = wait(&mut qemu, machine.timeout.map(Duration::from_secs), guest, start)?;
+    let log = qemu
+        .stderr
+        .take()
+        .map(|from| pump(from, File::create(&kernel_log)));
+    let output = qemu
+        .stdout
+        .take()
+        .map(|from: ChildStdout| pump(from, Ok(io::stdout())));
+    let status = wait(
+        &mut qemu,
+        machine.timeout.map(Duration::from_secs),
+        guest,
+        start,
+    )?;
     for thread in [log, output].into_iter().flatten() {
         match thread.join() {
             Ok(result) => result.context("failed to pass on the guest's output")?,
@@ -111,32 +135,48 @@ pub fn run(kernel: &Kernel, machine: &Machine, guest: &Guest, command: &[OsStrin
 
 /// What the run says: the kernel's complaints come first, then the command's exit code.
 fn verdict(guest: &Guest, kernel_log: &Path, status: Option<ExitStatus>) -> Result<u8> {
-    let log = fs::read(kernel_log).with_context(|| format!("failed to read `{}`", kernel_log.display()))?;
+    let log = fs::read(kernel_log)
+        .with_context(|| format!("failed to read `{}`", kernel_log.display()))?;
     let log = String::from_utf8_lossy(&log);
     let complaints = log_scan::complaints(&log);
     if !complaints.is_empty() && guest.started() {
         for complaint in &complaints {
             eprintln!("\nthe kernel complained:\n{complaint}");
         }
-        eprintln!("\n{} complaint(s); the whole log is in {}", complaints.len(), kernel_log.display());
+        eprintln!(
+            "\n{} complaint(s); the whole log is in {}",
+            complaints.len(),
+            kernel_log.display()
+        );
         return Ok(1);
     }
     match (guest.exit_code(), status) {
         (Some(code), _) => Ok(code),
         (None, None) if guest.started() => {
-            eprintln!("the command did not end in time; the kernel log is in {}", kernel_log.display());
+            eprintln!(
+                "the command did not end in time; the kernel log is in {}",
+                kernel_log.display()
+            );
             Ok(1)
         }
         (None, _) => {
             let lines: Vec<_> = log.lines().collect();
             let tail = lines[lines.len().saturating_sub(15)..].join("\n");
-            bail!("the virtual machine ended without a result; the end of `{}`:\n{tail}", kernel_log.display())
+            bail!(
+                "the virtual machine ended without a result; the end of `{}`:\n{tail}",
+                kernel_log.display()
+            )
         }
     }
 }
 
 /// Waits for the machine; none means that its time was up and it was ended.
-fn wait(qemu: &mut Child, timeout: Option<Duration>, guest: &Guest, start: Instant) -> Result<Option<ExitStatus>> {
+fn wait(
+    qemu: &mut Child,
+    timeout: Option<Duration>,
+    guest: &Guest,
+    start: Instant,
+) -> Result<Option<ExitStatus>> {
     let mut told = false;
     loop {
         if let Some(status) = qemu.try_wait().context("failed to wait for QEMU")? {
@@ -144,7 +184,10 @@ fn wait(qemu: &mut Child, timeout: Option<Duration>, guest: &Guest, start: Insta
         }
         if !told && guest.started() {
             told = true;
-            eprintln!("xtask: the guest is up ({:.1} s)", start.elapsed().as_secs_f64());
+            eprintln!(
+                "xtask: the guest is up ({:.1} s)",
+                start.elapsed().as_secs_f64()
+            );
         }
         if timeout.is_some_and(|limit| start.elapsed() > limit) {
             // It may just have ended by itself.
@@ -196,8 +239,21 @@ fn qemu_command(kernel: &Kernel, machine: &Machine, guest: &Guest, shell: bool) 
     let share = |name: &str, dir: &Path| format!("ubd/{name}={}", dir.display());
     let mut virtme = Command::new(python);
     virtme
-        .args(["-c", VIRTME_RUN, "--dry-run", "--show-command", "--mods", "auto"])
-        .args(["--force-9p", "--force-initramfs", "--user", "root", "--kimg"])
+        .args([
+            "-c",
+            VIRTME_RUN,
+            "--dry-run",
+            "--show-command",
+            "--mods",
+            "auto",
+        ])
+        .args([
+            "--force-9p",
+            "--force-initramfs",
+            "--user",
+            "root",
+            "--kimg",
+        ])
         .arg(&kernel.image)
         .arg("--root")
         .arg(&kernel.rootfs)
@@ -209,14 +265,21 @@ fn qemu_command(kernel: &Kernel, machine: &Machine, guest: &Guest, shell: bool) 
         .args(["--rodir", &share("run", &guest.dir.join("run"))])
         .args(["--rwdir", &share("out", &guest.dir.join("out"))])
         .args(["--memory", &machine.memory])
-        .args(["--cpus", &if machine.icount { 1 } else { machine.cpus }.to_string()]);
+        .args([
+            "--cpus",
+            &if machine.icount { 1 } else { machine.cpus }.to_string(),
+        ]);
     if let Some(custom) = &kernel.custom {
         virtme.args(["--rodir", &share("modules", &custom.modules)]);
     }
     if shell {
         virtme.args(["--shell", "/ubd/run/shell.sh"]);
     } else {
-        virtme.args(["--show-boot-console", "--script-sh", "exec sh /ubd/run/run.sh"]);
+        virtme.args([
+            "--show-boot-console",
+            "--script-sh",
+            "exec sh /ubd/run/run.sh",
+        ]);
     }
     if machine.icount || !kvm::works(kernel)? {
         virtme.arg("--disable-kvm");
@@ -224,11 +287,20 @@ fn qemu_command(kernel: &Kernel, machine: &Machine, guest: &Guest, shell: bool) 
     // A kernel bug ends the machine at once. A busy host under emulation is no reason for alarm,
     // so the watchdogs are patient.
     let parameters = [
-        "loglevel=5", "oops=panic", "panic=-1", "watchdog_thresh=60", "rcupdate.rcu_cpu_stall_timeout=90",
-        "log_buf_len=4M", "udev.children_max=4",
+        "loglevel=5",
+        "oops=panic",
+        "panic=-1",
+        "watchdog_thresh=60",
+        "rcupdate.rcu_cpu_stall_timeout=90",
+        "log_buf_len=4M",
+        "udev.children_max=4",
     ];
     // Counting, an idle guest's clock jumps ahead of the host's disks: any wait looks endless.
-    let jumping: &[&str] = if machine.icount { &["nowatchdog", "sysctl.kernel.hung_task_timeout_secs=0"] } else { &[] };
+    let jumping: &[&str] = if machine.icount {
+        &["nowatchdog", "sysctl.kernel.hung_task_timeout_secs=0"]
+    } else {
+        &[]
+    };
     let parameters = parameters.into_iter().chain(jumping.iter().copied());
     for parameter in parameters.chain(machine.append.iter().map(String::as_str)) {
         virtme.args(["-a", parameter]);
@@ -252,4 +324,3 @@ fn qemu_command(kernel: &Kernel, machine: &Machine, guest: &Guest, shell: bool) 
     }
     Ok(line.trim().to_owned())
 }
-

@@ -29,6 +29,7 @@ impl Fio {
             "ioengine=io_uring",
             "iodepth=16",
             "randrepeat=1",
+            "group_reporting",
             &format!("number_ios={ios}"),
         ];
         Fio { options: options.map(str::to_owned).to_vec() }

@@ -16,6 +16,7 @@ pub mod raw;
 mod runner;
 mod shell;
 pub mod supervisor;
+pub mod tree;
 
 pub use device::{Counters, Ubd};
 pub use disk::{Files, LoopDisk, NullDisk, RamDisk};

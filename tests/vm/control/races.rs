@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Everything at once, and anything at all. What counts is that the kernel does not complain, that
+//! every call returns, and that the driver works afterwards.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Context, Result};
+use fastrand::Rng;
+use io_uring::squeue::Flags;
+use ubd_bpf::control::{AddRequest, Control};
+use ubd_bpf::uapi::{ubd, ublk};
+
+use super::server::{add, open_node, params, Server, GOOD};
+use super::with;
+use crate::support::raw::{ctrl_cmd, RawControl};
+use crate::support::{sh, wait_for, RamDisk, Ubd};
+
+/// How long the races run.
+const SPAN: Duration = Duration::from_secs(5);
+
+/// A device can still be made, used and deleted.
+fn still_works() -> Result<()> {
+    let ubd = Ubd::add(&["-t null -s 16M"])?;
+    sh(format!("dd if={} of=/dev/null bs=1M count=4 iflag=direct status=none", ubd.node()))?;
+    ubd.del()
+}
+
+/// ioctls of ubd's and of no one's, with arguments from nowhere and of random bytes.
+pub fn random_ioctls() -> Result<()> {
+    let mut rng = Rng::with_seed(0x696f);
+    let disk = RamDisk::new()?;
+    let ubd = Ubd::add(&["-t loop -f", &disk.node()])?;
+    let raw = RawControl::open()?;
+    let known = [
+        ubd::CMD_FEATURES,
+        ubd::CMD_REG_SLOT,
+        ubd::CMD_UNREG_SLOT,
+        ubd::CMD_LIST_SLOTS,
+        ubd::CMD_BIND,
+        ubd::CMD_UNBIND,
+        ubd::CMD_LIST_PROGS,
+        ubd::CMD_TEST_RUN,
+    ];
+    let mut buffer = [0u32; 1024];
+    let mut refused = 0;
+    for _ in 0..4000 {
+        let cmd = match rng.u8(..4) {
+            0 => rng.u32(..),
+            1 => known[rng.usize(..known.len())] ^ (1 << rng.u32(..32)),
+            _ => known[rng.usize(..known.len())],
+        };
+        for word in &mut buffer[..64] {
+            *word = match rng.u8(..5) {
+                0 => 0,
+                1 => rng.u32(..8),
+                2 => u32::MAX,
+                _ => rng.u32(..),
+            };
+        }
+        // Mostly a device that is there, or nothing beyond that check is met.
+        if rng.u8(..4) > 0 {
+            buffer[0] = ubd.id();
+        }
+        let arg = match rng.u8(..6) {
+            0 => rng.u64(..),
+            1 => 0,
+            _ => buffer.as_mut_ptr() as u64,
+        };
+        refused += u32::from(raw.ioctl(cmd, arg) < 0);
+    }
+    ensure!(refused > 2000, "only {refused} of 4000 random calls were refused");
+    sh(format!("ubd-bpf slot list {}", ubd.id()))?;
+    drop(ubd);
+    still_works()
+}
+
+/// ublk's commands with random fields.
+pub fn random_commands() -> Result<()> {
+    let mut rng = Rng::with_seed(0x7562);
+    let mut raw = RawControl::open()?;
+    let ubd = add(&Control::open()?, Some(40), 1, 4)?;
+    let mut buffer = [0u32; 2048];
+    for _ in 0..3000 {
+        // START of a device without a server waits for one, by design.
+        let nr = [1, 2, 4, 5, 7, 8, 9, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16][rng.usize(..14)];
+        let op = ublk::U_CMD_GET_DEV_INFO & !0xff | nr;
+        let op = match rng.u8(..8) {
+            0 => rng.u32(..) & !6, // no START among these either
+            1 => op ^ (1 << rng.u32(8..32)),
+            2..=4 => op | 0xc000_0000,
+            _ => op,
+        };
+        buffer[..32].fill_with(|| if rng.bool() { rng.u32(..64) } else { rng.u32(..) });
+        let mut cmd = ublk::CtrlCmd {
+            dev_id: [40, 41, u32::MAX, rng.u32(..)][rng.usize(..4)],
+            queue_id: if rng.bool() { u16::MAX } else { rng.u16(..) },
+            len: rng.u16(..) >> rng.u32(..16),
+            addr: [buffer.as_mut_ptr() as u64, 0, 0xdead_0000][rng.usize(..3)],
+            data: rng.u64(..) >> rng.u32(..64),
+            dev_path_len: rng.u16(..) >> rng.u32(..16),
+            ..ctrl_cmd(40)
+        };
+        cmd.len = cmd.len.min(8192);
+        let flags = if rng.u8(..4) == 0 { Flags::ASYNC } else { Flags::empty() };
+        let result = raw.run(op, &cmd, flags)?;
+        ensure!((-4095..=0).contains(&result), "command {op:#x} gave {result}");
+    }
+    drop(ubd);
+    sh("ubd del -a --force")?;
+    still_works()
+}
+
+/// ADD, DEL, STOP and questions of one number from several threads.
+pub fn racing_commands() -> Result<()> {
+    const ID: u32 = 60;
+    let end = Instant::now() + SPAN;
+    let (added, deleted) = (AtomicU32::new(0), AtomicU32::new(0));
+    let count = |counter: &AtomicU32, done: bool| counter.fetch_add(done.into(), Ordering::Relaxed);
+    let request = AddRequest { id: Some(ID), queues: 2, depth: 16, max_io_bytes: 65536 };
+    std::thread::scope(|scope| -> Result<()> {
+        let mut threads = Vec::new();
+        let mut race = |act: &'static str| {
+            let (added, deleted) = (&added, &deleted);
+            threads.push(scope.spawn(move || -> Result<()> {
+                let control = Control::open()?;
+                while Instant::now() < end {
+                    match act {
+                        "add" => count(added, control.add(&request).is_ok()),
+                        "del" => count(deleted, control.del(ID).is_ok()),
+                        "stop" => control.stop(ID).map_or(0, |()| 1),
+                        "ask" => control.dev_info(ID).map_or(0, |_| 1),
+                        "set" => control.set_params(ID, &params()).map_or(0, |()| 1),
+                        "open" => open_node(ID).map_or(0, |_| 1),
+                        _ => control.unbind(ID).map_or(0, |()| 1),
+                    };
+                }
+                Ok(())
+            }));
+        };
+        for act in ["add", "add", "del", "del", "stop", "ask", "set", "open", "unbind"] {
+            race(act);
+        }
+        threads.into_iter().try_for_each(|thread| thread.join().expect("joining"))
+    })?;
+    let control = Control::open()?;
+    let last = u32::from(control.del(ID).is_ok());
+    let (added, deleted) = (added.into_inner(), deleted.into_inner() + last);
+    ensure!(added == deleted && added > 20, "added {added}, deleted {deleted}");
+    ensure!(control.dev_info(ID).is_err(), "the device is still there");
+    still_works()
+}
+
+/// Whole lives, with servers, against STOP and DEL from outside at any moment.
+pub fn racing_servers() -> Result<()> {
+    const ID: u32 = 61;
+    let over = AtomicBool::new(false);
+    let control = Control::open()?;
+    let mut started = 0;
+    std::thread::scope(|scope| -> Result<()> {
+        let killer = scope.spawn(|| -> Result<u32> {
+            let mut raw = RawControl::open()?;
+            let (mut rng, mut deleted) = (Rng::with_seed(9), 0);
+            while !over.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_micros(rng.u64(..60_000)));
+                let mut nothing = 0u64;
+                if rng.bool() {
+                    raw.run(ublk::U_CMD_STOP_DEV, &with(ID, &mut nothing), Flags::empty())?;
+                } else {
+                    let gone = raw.run(ublk::U_CMD_DEL_DEV, &with(ID, &mut nothing), Flags::empty())?;
+                    deleted += u32::from(gone == 0);
+                }
+            }
+            Ok(deleted)
+        });
+        let start = Instant::now();
+        while start.elapsed() < SPAN {
+            let Ok(ubd) = add(&control, Some(ID), 1, 4) else { continue };
+            if let Ok(node) = open_node(ID) {
+                let server = Server::spawn(node, 4, GOOD);
+                started += u32::from(control.start(ID, std::process::id()).is_ok());
+                server.quit()?;
+            }
+            // By then it is deleted, or is now: DEL twice is no error of ours.
+            let _ = control.del(ubd.id());
+        }
+        over.store(true, Ordering::Relaxed);
+        let deleted = killer.join().expect("joining")?;
+        ensure!(deleted > 0 && started > 0, "{started} devices started, {deleted} deleted from outside");
+        Ok(())
+    })?;
+    let _ = control.del(ID);
+    wait_for("the number to be free", Duration::from_secs(20), || control.dev_info(ID).is_err())?;
+    sh("udevadm settle --timeout=60").context("udev is stuck")?;
+    still_works()
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A device must not be mapped to itself, on no way round.
+
+use anyhow::{ensure, Result};
+
+use super::{any, open, Slots};
+use crate::support::{fails, sh, LoopDisk, RamDisk, Ubd};
+use ubd_bpf::uapi::ubd;
+
+/// A device with two partitions, over a RAM disk.
+fn partitioned(disk: &RamDisk) -> Result<Ubd> {
+    let device = Ubd::add(&["-t loop -f", &disk.node()])?;
+    sh(format!("printf ',32M\\n,32M\\n' | sfdisk -q {}; udevadm settle --timeout=60", device.node()))?;
+    Ok(device)
+}
+
+/// Itself, its partitions, other ubd devices, and files that lie on one.
+pub fn kernel() -> Result<()> {
+    let (disk, disk2) = (RamDisk::new()?, RamDisk::new()?);
+    let device = partitioned(&disk)?;
+    let other = Ubd::add(&["-t loop -f", &disk2.node()])?;
+    sh(format!("mkfs.ext4 -q {0}; mkdir -p /mnt/cycle; mount {0} /mnt/cycle; truncate -s 1M /mnt/cycle/file", other.node()))?;
+    let result = (|| {
+        for id in [&device, &other] {
+            let slots = Slots::of(id)?;
+            for path in [device.node(), format!("{}p1", device.node()), other.node(), "/mnt/cycle/file".into()] {
+                let file = open(&path, true, true)?;
+                for flags in [0, ubd::SLOT_WRITE] {
+                    slots.refused(&format!("{path} for {}", id.node()), libc::ELOOP, any(&file, flags))?;
+                }
+            }
+        }
+        Ok(())
+    })();
+    sh("umount /mnt/cycle")?;
+    result
+}
+
+/// What lies between, only the tools can look through.
+pub fn tools() -> Result<()> {
+    let disk = RamDisk::new()?;
+    let device = partitioned(&disk)?;
+    let null = Ubd::add(&["-t null -s 16M"])?;
+    sh(format!("modprobe dm-mod; dmsetup create ubdcycle --table '0 16384 linear {}p1 0'; udevadm settle", device.node()))?;
+    let result = (|| {
+        let over_dm = LoopDisk::new("/dev/mapper/ubdcycle".as_ref(), "")?;
+        for path in ["/dev/mapper/ubdcycle".to_owned(), over_dm.node(), device.node()] {
+            for command in [
+                format!("ubd add -t loop -f {path} --bpf-fastpath"),
+                format!("ubd-bpf slot add {} {path}", null.id()),
+                format!("ubd-bpf slot add {} {path} --read-only", null.id()),
+            ] {
+                let message = fails(2, &command)?;
+                ensure!(message.contains("ubd device"), "`{command}` says `{message}`");
+            }
+        }
+        Ok(())
+    })();
+    sh("dmsetup remove --retry ubdcycle")?;
+    result
+}
