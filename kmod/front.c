@@ -22,6 +22,15 @@
 #define CREATE_TRACE_POINTS
 #include "trace.h"
 
+static __always_inline void ubd_iostat(struct block_device *bdev, int sgrp,
+				       unsigned int sectors)
+{
+	struct disk_stats *stats = this_cpu_ptr(bdev->bd_stats);
+
+	stats->ios[sgrp]++;
+	stats->sectors[sgrp] += sectors;
+}
+
 /*
  * Count one bio of ours and of the front disk's iostat. Untracked bios have no
  * end we could see: ios and sectors are right, time and in-flight stay 0.
@@ -32,17 +41,21 @@ static __always_inline void ubd_count_io(struct ubd_device *ub,
 					 enum ubd_kind kind, bool iostat)
 {
 	unsigned int sectors = bio_sectors(bio);
+	struct block_device *bdev = bio->bi_bdev;
+	u64 *count;
 
-	preempt_disable();
-	__this_cpu_inc(ub->stats->op[idx][kind]);
-	__this_cpu_add(ub->stats->op[idx][kind + UBD_N_SECTORS], sectors);
-	if (iostat && blk_queue_io_stat(bdev_get_queue(bio->bi_bdev))) {
+	part_stat_lock();
+	count = &this_cpu_ptr(ub->stats)->op[idx][kind];
+	count[0]++;
+	count[UBD_N_SECTORS] += sectors;
+	if (iostat && blk_queue_io_stat(bdev_get_queue(bdev))) {
 		const int sgrp = op_stat_group(bio_op(bio));
 
-		part_stat_inc(bio->bi_bdev, ios[sgrp]);
-		part_stat_add(bio->bi_bdev, sectors[sgrp], sectors);
+		ubd_iostat(bdev, sgrp, sectors);
+		if (unlikely(bdev_is_partition(bdev)))
+			ubd_iostat(bdev_whole(bdev), sgrp, sectors);
 	}
-	preempt_enable();
+	part_stat_unlock();
 }
 
 /* Hand a bio to the daemon. */
@@ -130,12 +143,16 @@ static __always_inline int ubd_ask(struct ubd_device *ub, struct bio *bio,
 	struct ubd_bpf_ops *ops;
 	enum ubd_bad bad;
 
-	/* Programs are freed only after a grace period: nothing else is held. */
-	rcu_read_lock();
-	bind = rcu_dereference(ub->bind);
+	/*
+	 * Programs are freed only after a grace period: nothing else is held.
+	 * The sched flavour, which the same grace periods wait for, costs a
+	 * tenth of the other on a preemptible kernel.
+	 */
+	rcu_read_lock_sched();
+	bind = rcu_dereference_sched(ub->bind);
 	if (!bind)
 		goto unlock;
-	ops = rcu_dereference(bind->prog->ops);
+	ops = rcu_dereference_sched(bind->prog->ops);
 	if (unlikely(!ops))
 		goto unlock;
 	if (unlikely(idx > UBD_IDX_WRITE) &&
@@ -164,7 +181,7 @@ static __always_inline int ubd_ask(struct ubd_device *ub, struct bio *bio,
 		verdict = UBD_MAP_DECLINE;
 	}
 unlock:
-	rcu_read_unlock();
+	rcu_read_unlock_sched();
 	return verdict;
 }
 
@@ -198,7 +215,7 @@ static void ubd_submit_bio(struct bio *bio)
 {
 	struct ubd_device *ub = bio->bi_bdev->bd_disk->private_data;
 	int idx = ubd_op_index(bio_op(bio));
-	struct ubd_bpf_io io;
+	struct ubd_bpf_io io __uninitialized;	/* each field is set below */
 	unsigned int slot_flags;
 	struct ubd_slot *slot;
 	int verdict;
@@ -212,10 +229,12 @@ static void ubd_submit_bio(struct bio *bio)
 	}
 
 	io.sector = bio->bi_iter.bi_sector;
+	io.cookie = 0;
 	io.nr_sectors = bio_sectors(bio);
 	io.dev_id = ub->id;
 	io.op = idx == UBD_IDX_WRITE_ZEROES ? UBD_OP_WRITE_ZEROES : idx;
 	io.flags = 0;
+	io.nr_slots = 0;
 	if (bio->bi_opf & (REQ_META | REQ_FUA | REQ_NOUNMAP | REQ_SWAP))
 		io.flags = ubd_io_flags(bio->bi_opf);
 	io.slot = 0;

@@ -136,7 +136,7 @@ fn model(kind: Kind, by: By, queues: u32) -> Result<()> {
         bytes: backing.shown(),
         block,
         discards: ubd.attr("queue/discard_max_bytes")? != "0",
-        discard_zeroes: kind.is_file(),
+        discard_zeroes: kind.clears(),
     };
     let before = ubd.counters()?;
     // A split costs as much as an I/O of its own.
@@ -151,7 +151,7 @@ fn model(kind: Kind, by: By, queues: u32) -> Result<()> {
 fn check_counters(kind: Kind, by: By, count: &Counters, done: &Done) -> Result<()> {
     let flushes = count["flush_mapped"] + count["flush_declined"];
     ensure!(flushes >= done.flushes, "flushes are missing");
-    if kind.is_file() {
+    if kind.clears() {
         let discards = count["discard_mapped"] + count["discard_declined"];
         ensure!(done.discards > 0 && discards >= done.discards, "discards are missing");
         let zero_outs = count["write_zeroes_mapped"] + count["write_zeroes_declined"];
@@ -166,8 +166,8 @@ fn check_counters(kind: Kind, by: By, count: &Counters, done: &Done) -> Result<(
         ensure!((count[&format!("{op}_mapped")] > 0) == mapped, "{op}s were mapped, or not");
         ensure!((count[&format!("{op}_declined")] > 0) == declined, "{op}s were declined, or not");
     }
-    // A disk that cannot discard or write zeroes leaves that to the daemon; a file can all.
-    if kind.is_file() && !declined {
+    // What the disk cannot do by itself is left to the daemon.
+    if kind.clears() && !declined {
         ensure!(count["declined"] == 0, "something was declined");
     }
     if mapped {

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use anyhow::{ensure, Context, Result};
 
 use super::io::{open_buffered, read_direct};
-use super::{sh, Files, NullDisk, RamDisk};
+use super::{sh, Files, LoopDisk, RamDisk};
 
 /// How much of a backing is known: the window, and a guard on both sides.
 pub const KNOWN: usize = 10 << 20;
@@ -19,7 +19,7 @@ pub const KNOWN: usize = 10 << 20;
 pub enum Kind {
     /// A RAM disk: logical blocks of 512 bytes, no write-zeroes.
     Disk,
-    /// null_blk, logical blocks of 4096 bytes, with discard.
+    /// A loop device of the kernel: logical blocks of 4096 bytes, with discard and write-zeroes.
     Disk4k,
     /// A file on ext4, opened O_DIRECT on both sides.
     FileDirect,
@@ -32,6 +32,11 @@ impl Kind {
         matches!(self, Kind::FileDirect | Kind::FileBuffered)
     }
 
+    /// Whether it can discard, to zeroes, and write zeroes by itself.
+    pub fn clears(self) -> bool {
+        self != Kind::Disk
+    }
+
     /// Bytes.
     pub fn block(self) -> u64 {
         if self == Kind::Disk4k { 4096 } else { 512 }
@@ -41,8 +46,8 @@ impl Kind {
 #[allow(dead_code)] // held for their drops
 enum Guard {
     Ram(RamDisk),
-    Null(NullDisk),
     Files(Files),
+    Loop(LoopDisk, Files),
 }
 
 /// The backing; gone when dropped.
@@ -70,9 +75,10 @@ impl Backing {
                 (Guard::Ram(disk), path)
             }
             Kind::Disk4k => {
-                let disk = NullDisk::new(16, 4096, &[("discard", "1")])?;
+                let files = Files::ext4()?;
+                let disk = LoopDisk::new(&files.file("disk", KNOWN as u64)?, "--sector-size 4096")?;
                 let path = disk.node().into();
-                (Guard::Null(disk), path)
+                (Guard::Loop(disk, files), path)
             }
             Kind::FileDirect | Kind::FileBuffered => {
                 let files = Files::ext4()?;

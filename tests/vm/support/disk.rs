@@ -58,6 +58,9 @@ pub struct NullDisk {
 impl NullDisk {
     /// `mib` MiB in logical blocks of `block` bytes; `settings` are more attributes of null_blk's
     /// configfs, such as `("discard", "1")` or, for a volatile cache, `("cache_size", "1")`.
+    ///
+    /// In blocks larger than 512 bytes null_blk overruns its pages when a buffer is not aligned to
+    /// them, with no help from us: use a [`LoopDisk`] with `--sector-size` then.
     pub fn new(mib: u64, block: u32, settings: &[(&str, &str)]) -> Result<NullDisk> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         sh("modprobe null_blk nr_devices=0")?;
