@@ -33,7 +33,9 @@ impl Null {
                 rotational: false,
                 write_cache: false,
                 discard: Some(block),
-                write_zeroes: true,
+                // A promise about what is read back. A program that maps this device
+                // elsewhere would have it broken for what it declines.
+                write_zeroes: false,
             },
         })
     }

@@ -5,7 +5,7 @@ use anyhow::{ensure, Context, Result};
 
 use crate::support::backing::{Backing, Kind};
 use crate::support::model::{Done, Model};
-use crate::support::{Counters, Fio, Prog, Test, Ubd};
+use crate::support::{sh, Counters, Fio, Prog, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
     Test { name: "data/null_q1", run: || null(1) },
@@ -42,6 +42,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "data/model_file_buffered_declined", run: || model(Kind::FileBuffered, By::Daemon, 4) },
     Test { name: "data/model_file_buffered_mapped", run: || model(Kind::FileBuffered, By::Linear, 1) },
     Test { name: "data/model_file_buffered_mixed", run: || model(Kind::FileBuffered, By::Random(50), 4) },
+    Test { name: "data/model_notices_a_wrong_map", run: wrong_map },
 ];
 
 /// The null target drops what is written: only that all of it reaches the daemon can be seen.
@@ -146,6 +147,23 @@ fn model(kind: Kind, by: By, queues: u32) -> Result<()> {
     check_counters(kind, by, &count, &done).with_context(|| format!("{done:?}; {}", count.summary()))?;
     ubd.del()?;
     backing.check(&model.bytes).context("the backing is not as the model")
+}
+
+/// The model is worth something only if it fails when it should.
+fn wrong_map() -> Result<()> {
+    let backing = Backing::new(Kind::Disk)?;
+    let prog = Prog::load("cookie_offset", &[])?;
+    let args = backing.args();
+    let ubd = Ubd::add(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
+    sh(format!("ubd-bpf bind {} {} --cookie 1", ubd.node(), prog.name()))?;
+    let mut model = Model { bytes: backing.shown(), block: 512, discards: false, discard_zeroes: false };
+    let before = ubd.counters()?;
+    let error = model.run(&ubd.node(), 1, 20).err().context("a map that is off by a sector went unnoticed")?;
+    ensure!(format!("{error:?}").contains("differs at byte"), "another error: {error:?}");
+    ensure!(ubd.counters()?.since(&before)["mapped"] > 0, "nothing was mapped");
+    ubd.del()?;
+    ensure!(backing.check(&model.bytes).is_err(), "the backing is as it should not be");
+    Ok(())
 }
 
 fn check_counters(kind: Kind, by: By, count: &Counters, done: &Done) -> Result<()> {

@@ -149,10 +149,24 @@ fn end_of_disk(kind: Kind, more: &str) -> Result<()> {
     backing.check(&model)
 }
 
+/// A boot sector with partitions of Linux: (first sector, sectors).
+fn partition_table(parts: &[(u32, u32)]) -> Vec<u8> {
+    let mut sector = vec![0; 512];
+    for (number, (first, sectors)) in parts.iter().enumerate() {
+        let entry = &mut sector[446 + number * 16..][..16];
+        entry[4] = 0x83;
+        entry[8..12].copy_from_slice(&first.to_le_bytes());
+        entry[12..].copy_from_slice(&sectors.to_le_bytes());
+    }
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    sector
+}
+
 fn partitions() -> Result<()> {
     let backing = Backing::new(Kind::Disk)?;
     let ubd = add(&backing, "--bpf-fastpath")?;
-    sh(format!("printf 'size=2MiB\\nsize=3MiB\\n' | sfdisk -q {}; udevadm settle --timeout=60", ubd.node()))?;
+    write_direct(ubd.node(), 0, &partition_table(&[(2048, 4096), (6144, 6144)]))?;
+    sh(format!("blockdev --rereadpt {}; udevadm settle --timeout=60", ubd.node()))?;
     let part = format!("{}p2", ubd.node());
     let of_part = |name: &str| -> Result<String> { ubd.attr(&format!("ubdb{}p2/{name}", ubd.id())) };
     let start: u64 = of_part("start")?.parse()?;

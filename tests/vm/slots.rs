@@ -17,13 +17,12 @@ use ubd_bpf::uapi::{ubd, Plain};
 use crate::support::backing::{noise, same};
 use crate::support::io::{open_direct, Aligned};
 use crate::support::raw::RawControl;
-use crate::support::{sh, wait_for, Files, NullDisk, RamDisk, Skip, Test, Ubd};
+use crate::support::{sh, wait_for, Files, NullDisk, RamDisk, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
     Test { name: "slots/what_may_be_one", run: candidates },
     Test { name: "slots/windows", run: windows },
     Test { name: "slots/numbers", run: numbers },
-    Test { name: "slots/files_that_cannot_be_iterated", run: odd_files },
     Test { name: "slots/limits_of_a_live_device", run: live_limits },
     Test { name: "slots/draining_until_the_last_close", run: draining },
     Test { name: "slots/claims", run: claims },
@@ -170,16 +169,6 @@ fn numbers() -> Result<()> {
     ensure!(slots.unregister(17) == -libc::ENOENT, "a slot can be unregistered twice");
     ensure!(slots.register(any(&file, 0)) == Ok((17, all)), "the number is not free again");
     device.del()
-}
-
-/// Regular files of which the kernel can only be asked with read(2): a bio cannot be read from them.
-fn odd_files() -> Result<()> {
-    let config = sh("find /proc/bus/pci -type f -size +511c | head -n1")?;
-    if config.is_empty() {
-        return Err(Skip("no PCI device with a configuration space of 512 bytes or more".into()).into());
-    }
-    let device = Ubd::add(&["-t null -s 16M"])?;
-    Slots::of(&device)?.refused(&config, libc::EINVAL, any(&open(&config, true, false)?, 0))
 }
 
 /// A slot that comes late must fit the limits that users have seen.

@@ -4,13 +4,23 @@
 use anyhow::{ensure, Result};
 
 use super::{any, open, Slots};
+use crate::support::io::write_direct;
 use crate::support::{fails, sh, LoopDisk, RamDisk, Ubd};
 use ubd_bpf::uapi::ubd;
 
 /// A device with two partitions, over a RAM disk.
 fn partitioned(disk: &RamDisk) -> Result<Ubd> {
     let device = Ubd::add(&["-t loop -f", &disk.node()])?;
-    sh(format!("printf ',32M\\n,32M\\n' | sfdisk -q {}; udevadm settle --timeout=60", device.node()))?;
+    let mut table = [0; 512];
+    for (entry, start) in [2048u32, 67584].into_iter().enumerate() {
+        let at = 446 + 16 * entry;
+        table[at + 4] = 0x83;
+        table[at + 8..at + 12].copy_from_slice(&start.to_le_bytes());
+        table[at + 12..at + 16].copy_from_slice(&65536u32.to_le_bytes());
+    }
+    table[510..].copy_from_slice(&[0x55, 0xaa]);
+    write_direct(device.node(), 0, &table)?;
+    sh(format!("udevadm settle --timeout=60; blockdev --rereadpt {0}; udevadm settle --timeout=60; ls {0}p2", device.node()))?;
     Ok(device)
 }
 
