@@ -5,7 +5,7 @@
  *	front.c	     bio in, verdict asked, bio mapped / answered / declined
  *	slot.c	     table of backings;  file.c, worker.c: I/O on regular files
  *	flush.c	     flush fan-out
- *	bpf.c	     struct_ops hook, registry of programs
+ *	bpf.c	     struct_ops hook;  prog.c: registry of programs, bindings
  *	queue.c	     hidden blk-mq disk -> daemon
  *	channel.c    /dev/ubdcN: FETCH, COMMIT, mmap, cancel
  *	control.c    ublk's commands on /dev/ubd-control;  ioctl.c: ubd's own
@@ -41,6 +41,7 @@
 /* How long STOP and DEL are polite to a server before they kill it. */
 #define UBD_PATIENCE	(5 * HZ)
 
+struct bpf_link;
 struct ubd_device;
 
 /* ---- counters (stats.c) ---- */
@@ -112,7 +113,7 @@ struct ubd_slot {
 	bool dirty;
 } ____cacheline_aligned_in_smp;
 
-/* ---- programs (bpf.c) ---- */
+/* ---- programs (prog.c) ---- */
 
 /* A registered ubd_bpf_ops, by name. Freed after a grace period. */
 struct ubd_prog {
@@ -301,6 +302,11 @@ int ubd_flush_init_device(struct ubd_device *ub);
 
 /* bpf.c */
 int ubd_bpf_init(void);
+
+/* prog.c */
+int ubd_prog_reg(void *kdata, struct bpf_link *link);
+void ubd_prog_unreg(void *kdata, struct bpf_link *link);
+int ubd_prog_update(void *kdata, void *old_kdata, struct bpf_link *link);
 int ubd_bind(struct ubd_device *ub, const char *name, u64 cookie);
 int ubd_unbind(struct ubd_device *ub);
 int ubd_prog_list(struct ubd_prog_list __user *arg);

@@ -107,7 +107,16 @@ impl Control {
             ..bare(id)
         };
         self.run(ublk::U_CMD_START_DEV, &cmd)
-            .map_err(|err| on_device(err, "start", id))
+            .map_err(|err| match err.errno() {
+                Some(libc::EBUSY) => Error::new(
+                    Kind::Busy,
+                    format!(
+                        "failed to start device {id}: the daemon that served it before, or users \
+                         of its old disk, are still there; wait for them to go, or delete it"
+                    ),
+                ),
+                _ => on_device(err, "start", id),
+            })
     }
 
     /// Stops device `id`: its disk goes, requests in flight fail.
@@ -131,10 +140,7 @@ impl Control {
 
     /// Sets the parameters of device `id`, before it starts.
     pub fn set_params(&self, id: u32, params: &ublk::Params) -> Result<()> {
-        let mut params = ublk::Params {
-            len: size_of::<ublk::Params>() as u32,
-            ..*params
-        };
+        let mut params = *params;
         let cmd = for_device(id, &mut params);
         self.run(ublk::U_CMD_SET_PARAMS, &cmd)
             .map_err(|err| on_device(err, "set up", id))
@@ -191,7 +197,7 @@ fn bare(id: u32) -> ublk::CtrlCmd {
 }
 
 /// A command for device `id` that reads or writes `arg`, which must outlive it.
-fn for_device<T>(id: u32, arg: &mut T) -> ublk::CtrlCmd {
+fn for_device<T: Plain>(id: u32, arg: &mut T) -> ublk::CtrlCmd {
     ublk::CtrlCmd {
         len: size_of::<T>() as u16,
         addr: std::ptr::from_mut(arg) as u64,

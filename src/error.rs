@@ -127,19 +127,27 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.context)?;
         if f.alternate() {
-            let mut cause = std::error::Error::source(self);
-            while let Some(err) = cause {
-                // "(os error 13)" tells people nothing.
-                let text = err.to_string();
-                let end = text.find(" (os error").unwrap_or(text.len());
-                write!(f, ": {}", &text[..end])?;
-                cause = err.source();
-            }
+            f.write_str(&chain(self))
+        } else {
+            f.write_str(&self.context)
         }
-        Ok(())
     }
+}
+
+/// An error and its causes in one line, for people.
+pub fn chain(err: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    for cause in std::iter::successors(Some(err), |err| err.source()) {
+        let cause = cause.to_string();
+        // "(os error 13)" tells people nothing.
+        let end = cause.find(" (os error").unwrap_or(cause.len());
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause[..end]);
+    }
+    text
 }
 
 impl std::error::Error for Error {

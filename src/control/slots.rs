@@ -5,7 +5,6 @@ use super::{block_node, Control};
 use crate::error::{Error, Kind, Result};
 use crate::uapi::{c_text, ubd, Plain};
 use nix::errno::Errno;
-use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// A slot to register.
@@ -54,7 +53,8 @@ impl Control {
         let mut reg = ubd::SlotReg {
             dev_id: id,
             fd: slot.file.as_raw_fd(),
-            flags: flag(slot.write, ubd::SLOT_WRITE) | flag(slot.direct, ubd::SLOT_DIRECT),
+            flags: u32::from(slot.write) * ubd::SLOT_WRITE
+                | u32::from(slot.direct) * ubd::SLOT_DIRECT,
             slot: slot.number.unwrap_or(ubd::SLOT_ANY),
             offset: slot.offset,
             nr_sectors: slot.sectors,
@@ -75,6 +75,9 @@ impl Control {
                 Errno::ENOSPC => "the device has no free slot",
                 Errno::EOPNOTSUPP => "its limits do not fit the running device",
                 Errno::EROFS => "it is read-only",
+                Errno::EPERM => {
+                    "writing it is not for you, or it is append-only or immutable (see `lsattr`)"
+                }
                 Errno::ENODEV => return no_device(id),
                 _ => return Error::os(format!("failed to register a slot of device {id}"), errno),
             };
@@ -143,13 +146,7 @@ impl Control {
                      `ubd-bpf load`, or see `ubd-bpf list`"
                     ),
                 ),
-                Errno::ESHUTDOWN => Error::os(
-                    format!(
-                        "failed to bind `{name}`: the driver ejected it for bad verdicts; \
-                     `ubd-bpf show {name}` says why"
-                    ),
-                    errno,
-                ),
+                Errno::ESHUTDOWN => self.ejected("bind", name),
                 _ => Error::os(
                     format!("failed to bind `{name}` to `{}`", block_node(id)),
                     errno,
@@ -208,8 +205,25 @@ impl Control {
                         "failed to test `{name}`: no such program is loaded; see `ubd-bpf list`"
                     ),
                 ),
+                Errno::ESHUTDOWN => self.ejected("test", name),
                 _ => Error::os(format!("failed to test `{name}`"), errno),
             })
+    }
+
+    /// Why the driver has taken program `name` out of service.
+    fn ejected(&self, verb: &str, name: &str) -> Error {
+        let reason = self
+            .programs()
+            .ok()
+            .and_then(|all| all.into_iter().find(|program| program.name == name))
+            .map_or_else(|| "it is gone by now".to_owned(), |program| program.reason);
+        Error::new(
+            Kind::Busy,
+            format!(
+                "failed to {verb} `{name}`: it was ejected for bad verdicts, the last one: \
+                 {reason}; mend it and load it again with --replace (`ubd-bpf show {name}` tells more)"
+            ),
+        )
     }
 
     fn ioctl<T: Plain>(&self, cmd: u32, arg: &mut T) -> Result<(), Errno> {
@@ -242,20 +256,8 @@ fn fits<T: Clone>(list: &mut Vec<T>, nr: u32, empty: T) -> bool {
     fits
 }
 
-fn flag(set: bool, bit: u32) -> u32 {
-    if set {
-        bit
-    } else {
-        0
-    }
-}
-
 fn no_device(id: u32) -> Error {
-    Error::caused_by(
-        Kind::NotFound,
-        format!("there is no device {id}"),
-        io::Error::from_raw_os_error(libc::ENODEV),
-    )
+    Error::new(Kind::NotFound, format!("there is no device {id}"))
 }
 
 /// A program's name as the driver takes it.

@@ -3,7 +3,7 @@
 
 use super::{Loaded, Name, Opened, Setting, Source};
 use crate::control::Control;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::uapi::{c_text, ubd, Plain};
 use nix::errno::Errno;
 use std::fmt;
@@ -69,16 +69,8 @@ pub fn ask(name: &Name, question: &Question) -> Result<Answer> {
         block_size: question.block_size,
         ..ubd::TestRun::zeroed()
     };
-    match Control::open()?.test_run(name.as_str(), &mut run) {
-        Err(err) if err.errno() == Some(libc::ESHUTDOWN) => Err(Error::new(
-            Kind::Busy,
-            format!(
-                "failed to test `{name}`: the driver ejected it for bad verdicts; \
-                 `ubd-bpf show {name}` says why, and `ubd-bpf load … --replace` mends it"
-            ),
-        )),
-        result => result.map(|()| Answer::from(&run)),
-    }
+    Control::open()?.test_run(name.as_str(), &mut run)?;
+    Ok(Answer::from(&run))
 }
 
 /// Asks the program in `source`, which is in the driver for that moment only.

@@ -8,34 +8,34 @@
 pub mod ubd;
 pub mod ublk;
 
-/// A structure that crosses the boundary to the kernel as bytes.
-///
-/// # Safety
-/// The type is `repr(C)`, has no padding, and every bit pattern is a value.
-pub unsafe trait Plain: Copy {
+/// A structure that crosses the boundary to the kernel as bytes. All that are
+/// are declared so by [`boundary!`], which see.
+pub trait Plain: plain::Plain + Copy {
     /// All bytes zero.
     fn zeroed() -> Self {
-        // SAFETY: every bit pattern is a value of a `Plain` type.
+        // SAFETY: every bit pattern is a value of a `plain::Plain` type.
         unsafe { std::mem::zeroed() }
     }
 
     /// The bytes of the structure.
     fn as_bytes(&self) -> &[u8] {
-        // SAFETY: a `Plain` type has no padding, so all its bytes are initialised.
-        unsafe { std::slice::from_raw_parts((self as *const Self).cast::<u8>(), size_of::<Self>()) }
+        // SAFETY: `boundary!` takes no structure with padding, so all bytes are initialised.
+        unsafe { plain::as_bytes(self) }
     }
 }
 
-/// Declares structures as [`Plain`] and fixes their sizes.
-macro_rules! plain {
+impl<T: plain::Plain + Copy> Plain for T {}
+
+/// Declares `repr(C)` structures without padding as [`Plain`], and fixes their sizes.
+macro_rules! boundary {
     ($($name:ident: $size:expr),* $(,)?) => {$(
         const _: () = assert!(size_of::<$name>() == $size);
         // SAFETY: `repr(C)` of integers and arrays of them; the size asserted
         // above is the sum of the members, so there is no padding.
-        unsafe impl $crate::uapi::Plain for $name {}
+        unsafe impl ::plain::Plain for $name {}
     )*};
 }
-pub(crate) use plain;
+pub(crate) use boundary;
 
 /// The number of an ioctl, as `_IOC` makes it.
 pub(crate) const fn ioc(dir: u32, ty: u8, nr: u8, size: usize) -> u32 {

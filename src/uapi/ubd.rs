@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! ubd's own commands, from `kmod/ubd_cmd.h` and `bpf/ubd_bpf.h`.
 
-use super::{ioc, plain, IOC_READ, IOC_WRITE};
+use super::{boundary, ioc, IOC_READ, IOC_WRITE};
 
 pub const OPS_NAME_LEN: usize = 16;
 pub const MAX_SLOTS: u32 = 64;
@@ -175,7 +175,7 @@ pub struct TestRun {
     pub reason: [u8; REASON_LEN],
 }
 
-plain! {
+boundary! {
     Features: 40,
     BpfIo: 56,
     SlotReg: 32,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! ublk's protocol, from `linux/ublk_cmd.h`.
 
-use super::{ioc, plain, IOC_READ, IOC_WRITE};
+use super::{boundary, ioc, Plain, IOC_READ, IOC_WRITE};
 
 const fn ctrl(dir: u32, nr: u8) -> u32 {
     ioc(dir, b'u', nr, size_of::<CtrlCmd>())
@@ -210,9 +210,11 @@ pub struct Params {
     pub discard: ParamDiscard,
     pub devt: ParamDevt,
     pub zoned: ParamZoned,
+    /// To the alignment of the structure; newer kernels have members here.
+    pub pad: u32,
 }
 
-plain! {
+boundary! {
     CtrlCmd: 32,
     DevInfo: 64,
     IoDesc: 24,
@@ -221,20 +223,15 @@ plain! {
     ParamDiscard: 20,
     ParamDevt: 16,
     ParamZoned: 32,
+    Params: 112,
 }
-
-// Four bytes of padding end the structure (its alignment is 8), so it is not
-// `Plain` by the macro's argument.
-const _: () = assert!(size_of::<Params>() == 112);
 
 impl Params {
     /// No parameters yet.
     pub fn unset() -> Self {
-        // SAFETY: all members are integers, for which zero is a value.
-        let zero: Self = unsafe { std::mem::zeroed() };
         Params {
             len: size_of::<Self>() as u32,
-            ..zero
+            ..Params::zeroed()
         }
     }
 }

@@ -3,7 +3,6 @@
 #ifndef UBD_TEST_PROG_H
 #define UBD_TEST_PROG_H
 
-#include <linux/errno.h>
 #include "ubd_bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";

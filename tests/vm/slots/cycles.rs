@@ -42,30 +42,45 @@ pub fn kernel() -> Result<()> {
         }
         Ok(())
     })();
-    sh("umount /mnt/cycle")?;
-    result
+    // The first error is the one to tell.
+    let unmounted = sh("umount /mnt/cycle");
+    result.and(unmounted.map(drop))
+}
+
+/// A device-mapper device, 8 MiB of another.
+struct Linear;
+
+impl Linear {
+    const NODE: &str = "/dev/mapper/ubdcycle";
+
+    fn over(node: &str) -> Result<Linear> {
+        sh(format!("modprobe dm-mod; dmsetup create ubdcycle --table '0 16384 linear {node} 0'; udevadm settle --timeout=60"))?;
+        Ok(Linear)
+    }
+}
+
+impl Drop for Linear {
+    fn drop(&mut self) {
+        let _ = sh("dmsetup remove --retry ubdcycle");
+    }
 }
 
 /// What lies between, only the tools can look through.
 pub fn tools() -> Result<()> {
     let disk = RamDisk::new()?;
     let device = partitioned(&disk)?;
+    let _linear = Linear::over(&format!("{}p1", device.node()))?;
+    let over_linear = LoopDisk::new(Linear::NODE.as_ref(), "")?;
     let null = Ubd::add(&["-t null -s 16M"])?;
-    sh(format!("modprobe dm-mod; dmsetup create ubdcycle --table '0 16384 linear {}p1 0'; udevadm settle", device.node()))?;
-    let result = (|| {
-        let over_dm = LoopDisk::new("/dev/mapper/ubdcycle".as_ref(), "")?;
-        for path in ["/dev/mapper/ubdcycle".to_owned(), over_dm.node(), device.node()] {
-            for command in [
-                format!("ubd add -t loop -f {path} --bpf-fastpath"),
-                format!("ubd-bpf slot add {} {path}", null.id()),
-                format!("ubd-bpf slot add {} {path} --read-only", null.id()),
-            ] {
-                let message = fails(2, &command)?;
-                ensure!(message.contains("ubd device"), "`{command}` says `{message}`");
-            }
+    for path in [Linear::NODE.to_owned(), over_linear.node(), device.node()] {
+        for command in [
+            format!("ubd add -t loop -f {path} --bpf-fastpath"),
+            format!("ubd-bpf slot add {} {path}", null.id()),
+            format!("ubd-bpf slot add {} {path} --read-only", null.id()),
+        ] {
+            let message = fails(2, &command)?;
+            ensure!(message.contains("ubd device"), "`{command}` says `{message}`");
         }
-        Ok(())
-    })();
-    sh("dmsetup remove --retry ubdcycle")?;
-    result
+    }
+    Ok(())
 }
