@@ -9,7 +9,7 @@
  *	queue.c	     hidden blk-mq disk -> daemon
  *	channel.c    /dev/ubdcN: FETCH, COMMIT, mmap, cancel
  *	control.c    ublk's commands on /dev/ubd-control;  ioctl.c: ubd's own
- *	lifecycle.c  add, start, stop, delete
+ *	lifecycle.c  ADD, DEL;  disks.c: START, STOP, the two disks
  *	stats.c	     counters and sysfs
  */
 #ifndef UBD_H
@@ -337,11 +337,14 @@ long ubd_ctl_ioctl(struct file *file, unsigned int cmd, unsigned long arg);
 struct ubd_device *ubd_get_device(int id);
 void ubd_put_device(struct ubd_device *ub);
 int ubd_add(struct ublksrv_ctrl_dev_info *info);
-int ubd_start(struct ubd_device *ub, int pid);
-void ubd_stop(struct ubd_device *ub);
 int ubd_delete(struct ubd_device *ub, bool wait);
 void ubd_delete_all(void);
+
+/* disks.c */
+int ubd_start(struct ubd_device *ub, int pid);
+void ubd_stop(struct ubd_device *ub);
 void ubd_front_gone(struct ubd_device *ub);
+void ubd_scan_partitions(struct work_struct *work);
 
 /* stats.c */
 extern const struct attribute_group *ubd_groups[];

@@ -169,7 +169,7 @@ impl Control {
         let mut mask = [0u64; CpuSet::count() / 64];
         let cmd = ublk::CtrlCmd {
             data: queue.into(),
-            ..for_device(id, &mut mask)
+            ..for_device(id, &mut mask[..])
         };
         self.run(ublk::U_CMD_GET_QUEUE_AFFINITY, &cmd)
             .map_err(|err| on_device(err, "inspect", id))?;
@@ -197,10 +197,10 @@ fn bare(id: u32) -> ublk::CtrlCmd {
 }
 
 /// A command for device `id` that reads or writes `arg`, which must outlive it.
-fn for_device<T: Plain>(id: u32, arg: &mut T) -> ublk::CtrlCmd {
+fn for_device<T: plain::Plain + ?Sized>(id: u32, arg: &mut T) -> ublk::CtrlCmd {
     ublk::CtrlCmd {
-        len: size_of::<T>() as u16,
-        addr: std::ptr::from_mut(arg) as u64,
+        len: size_of_val(arg) as u16,
+        addr: std::ptr::from_mut(arg).cast::<u8>() as u64,
         ..bare(id)
     }
 }

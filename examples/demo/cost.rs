@@ -25,10 +25,12 @@ pub fn measure() -> Result<Vec<Row>> {
          places, one at a time (io_uring, O_DIRECT), past each path to the same RAM disk, which \
          answers at once: what differs is the path. Application and daemon are included.",
     );
-    sh("modprobe -a brd dm-mod loop
-        dd if=/dev/zero of=/dev/ram0 bs=1M count=64 oflag=direct status=none")
-        .or_else(|_| sh("modprobe brd rd_nr=1 rd_size=65536"))
-        .context("failed to make a RAM disk")?;
+    // A RAM disk has pages only once they are written.
+    sh(format!(
+        "modprobe brd rd_nr=1 rd_size=65536; modprobe -a dm-mod loop
+         dd if=/dev/zero of={RAM} bs=1M count=64 oflag=direct status=none"
+    ))
+    .context("failed to make a RAM disk")?;
     let mut rows = disk().context("measuring the RAM disk")?;
     check(&rows, "dm-linear")?;
     let files = file().context("measuring the file")?;

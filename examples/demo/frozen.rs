@@ -71,8 +71,7 @@ impl Drop for Stopped {
 pub fn show(disk: &str) -> Result<()> {
     let sectors: u64 = sh(format!("blockdev --getsz {disk}"))?.parse()?;
     let half = sectors / 2 / 8 * 8;
-    let load =
-        format!("ubd-bpf load concat.bpf.o --name half --set nr=1 --set slot_len={half}");
+    let load = format!("ubd-bpf load concat.bpf.o --name half --set nr=1 --set slot_len={half}");
     println!("\n  $ {load}\n  $ ubd add -t loop -f {disk} --bpf-fastpath=half");
     sh(format!("cd \"$UBD_BPF_DIR/..\"; {load}"))?;
     let device = Device::add(&format!("-f {disk} --bpf-fastpath=half"))?;

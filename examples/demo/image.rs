@@ -93,7 +93,10 @@ pub fn exercise(name: &str, backing: &str, fast: bool, tree: &Tree) -> Result<Ro
     ));
     let ios = fio(&format!("{MOUNT}/fio"), FIO)?.ios;
     ensure!(ios >= 20_000, "fio did only {ios} I/Os");
-    tell::step(&format!("fio: {} random reads and writes", tell::number(ios)));
+    tell::step(&format!(
+        "fio: {} random reads and writes",
+        tell::number(ios)
+    ));
     write_and_read_back()?;
     tell::step(&format!(
         "/{COPIED} copied inside the image, synced, read back from the device: equal"

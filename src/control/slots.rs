@@ -76,7 +76,7 @@ impl Control {
                 Errno::EOPNOTSUPP => "its limits do not fit the running device",
                 Errno::EROFS => "it is read-only",
                 Errno::EPERM => {
-                    "writing it is not for you, or it is append-only or immutable (see `lsattr`)"
+                    "it is append-only or immutable (see `lsattr`), or the device is not yours"
                 }
                 Errno::ENODEV => return no_device(id),
                 _ => return Error::os(format!("failed to register a slot of device {id}"), errno),

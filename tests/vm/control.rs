@@ -12,7 +12,7 @@ use ubd_bpf::uapi::{ublk, Plain};
 
 use crate::support::raw::{ctrl_cmd, RawControl};
 use crate::support::{fails, sh, Test, Ubd};
-use server::{add, open_node, params, Server, GOOD};
+use server::{add, delete, open_node, params, Server, GOOD};
 
 pub const TESTS: &[Test] = &[
     Test { name: "control/add_checks_everything", run: add_checks },
@@ -205,7 +205,7 @@ fn bad_params() -> Result<()> {
     let devt = control.params(ubd.id())?.devt;
     let told = format!("{}:{}", devt.disk_major, devt.disk_minor);
     ensure!(ubd.attr("dev")? == told, "GET_PARAMS says {told}");
-    control.del(ubd.id())?;
+    delete(&control, ubd)?;
     server.quit()?;
     Ok(())
 }
@@ -290,7 +290,8 @@ fn out_of_turn() -> Result<()> {
     let late = control.start(ubd.id(), std::process::id()).err();
     ensure!(late.is_some(), "a stopped device was started though its server has got all commands back");
     server.quit()?;
-    drop((ubd, node));
+    drop(node);
+    delete(&control, ubd)?;
 
     let ubd = add(&control, None, 1, 4)?;
     let mut queue = server::Queue::new(open_node(ubd.id())?, 0, 4)?;
@@ -305,6 +306,5 @@ fn out_of_turn() -> Result<()> {
     }
     let request = AddRequest { id: Some(ubd.id()), queues: 1, depth: 1, max_io_bytes: 4096 };
     ensure!(control.add(&request).is_err(), "the number was given away");
-    control.del(ubd.id())?;
-    Ok(())
+    delete(&control, ubd)
 }

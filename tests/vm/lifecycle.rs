@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Context, Result};
 use ubd_bpf::control::Control;
 
-use crate::control::server::{add, open_node, Manners, Server, GOOD};
+use crate::control::server::{add, delete, open_node, Manners, Server, GOOD};
 use crate::support::io::{open_direct, read_direct, Aligned};
 use crate::support::{fails, sh, wait_for, Background, Files, Fio, RamDisk, Test, Ubd};
 
@@ -193,8 +193,7 @@ fn never_answers() -> Result<()> {
     ensure!(start.elapsed() < BOUND, "STOP took {:?}", start.elapsed());
     ends_with_eio(read)?;
     ensure!(server.quit()? > 0, "the server has taken nothing");
-    control.del(ubd.id())?;
-    Ok(())
+    delete(&control, ubd)
 }
 
 /// The thread of a queue ends while its process, and the character node, live on: what it had taken
@@ -207,7 +206,7 @@ fn queue_thread_dies() -> Result<()> {
     std::thread::sleep(Duration::from_millis(500));
     server.quit()?;
     let result = ends_with_eio(read);
-    control.del(ubd.id())?;
+    delete(&control, ubd)?;
     drop(node);
     result
 }
@@ -279,9 +278,8 @@ fn two_hundred() -> Result<()> {
         if nr % 3 == 0 {
             control.stop(ubd.id())?;
         }
-        control.del(ubd.id())?;
+        delete(&control, ubd)?;
         server.quit()?;
-        std::mem::forget(ubd);
     }
     sh("udevadm settle --timeout=120")?;
     let mut after = left()?;

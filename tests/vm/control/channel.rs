@@ -11,7 +11,7 @@ use io_uring::squeue;
 use ubd_bpf::control::Control;
 use ubd_bpf::uapi::ublk;
 
-use super::server::{add, descs_len, descs_offset, map, open_node, Manners, Queue, Server, GOOD};
+use super::server::{add, delete, descs_len, descs_offset, map, open_node, Manners, Queue, Server, GOOD};
 use crate::support::io::read_direct;
 use crate::support::{wait_for, Fio};
 
@@ -83,7 +83,7 @@ pub fn abuse() -> Result<()> {
 /// Two threads fetch tags of one queue at the same time: one of them owns it from then on.
 pub fn racing_fetches() -> Result<()> {
     let control = Control::open()?;
-    for round in 0..60 {
+    for round in 0..25 {
         let ubd = add(&control, None, 1, 2)?;
         let node = open_node(ubd.id())?;
         let barrier = Barrier::new(2);
@@ -104,6 +104,8 @@ pub fn racing_fetches() -> Result<()> {
         let results = [first?, second?];
         let refused = results.iter().filter(|result| **result == Some(-libc::EINVAL)).count();
         ensure!(refused == 1, "round {round}: two threads serve one queue: {results:?}");
+        drop(node);
+        delete(&control, ubd)?;
     }
     Ok(())
 }
@@ -163,7 +165,7 @@ pub fn asynchronous() -> Result<()> {
     let before = ubd.counters()?;
     Fio::new(&ubd.node(), 500).option("size=8M").run()?;
     ubd.counters()?.since(&before).all_declined(500)?;
-    control.del(ubd.id())?;
+    delete(&control, ubd)?;
     ensure!(server.quit()? >= 500, "the server has not served it");
     Ok(())
 }
@@ -198,6 +200,5 @@ pub fn bad_buffer() -> Result<()> {
     })?;
     let err = write.join().expect("joining").err().context("the write succeeded without a buffer")?;
     ensure!(err.raw_os_error() == Some(libc::EIO), "the write got {err}");
-    control.del(ubd.id())?;
-    Ok(())
+    delete(&control, ubd)
 }

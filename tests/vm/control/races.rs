@@ -10,8 +10,9 @@ use fastrand::Rng;
 use io_uring::squeue::Flags;
 use ubd_bpf::control::{AddRequest, Control};
 use ubd_bpf::uapi::{ubd, ublk};
+use ubd_bpf::Kind;
 
-use super::server::{add, open_node, params, Server, GOOD};
+use super::server::{add, open_node, params, Server, GOOD, IO_BYTES};
 use super::with;
 use crate::support::raw::{ctrl_cmd, RawControl};
 use crate::support::{sh, wait_for, RamDisk, Ubd};
@@ -146,7 +147,7 @@ pub fn racing_commands() -> Result<()> {
     let control = Control::open()?;
     let last = u32::from(control.del(ID).is_ok());
     let (added, deleted) = (added.into_inner(), deleted.into_inner() + last);
-    ensure!(added == deleted && added > 20, "added {added}, deleted {deleted}");
+    ensure!(added == deleted && added > 5, "added {added}, deleted {deleted}");
     ensure!(control.dev_info(ID).is_err(), "the device is still there");
     still_works()
 }
@@ -162,7 +163,7 @@ pub fn racing_servers() -> Result<()> {
             let mut raw = RawControl::open()?;
             let (mut rng, mut deleted) = (Rng::with_seed(9), 0);
             while !over.load(Ordering::Relaxed) {
-                std::thread::sleep(Duration::from_micros(rng.u64(..60_000)));
+                std::thread::sleep(Duration::from_millis(rng.u64(..400)));
                 let mut nothing = 0u64;
                 if rng.bool() {
                     raw.run(ublk::U_CMD_STOP_DEV, &with(ID, &mut nothing), Flags::empty())?;
@@ -174,15 +175,22 @@ pub fn racing_servers() -> Result<()> {
             Ok(deleted)
         });
         let start = Instant::now();
-        while start.elapsed() < SPAN {
-            let Ok(ubd) = add(&control, Some(ID), 1, 4) else { continue };
+        while start.elapsed() < 2 * SPAN {
+            let added = control.add(&AddRequest { id: Some(ID), queues: 1, depth: 4, max_io_bytes: IO_BYTES as u32 });
+            match added {
+                Ok(_) => {}
+                // Deleted from outside, and not gone yet.
+                Err(err) if err.errno() == Some(libc::EEXIST) || err.kind() == Kind::Exists => continue,
+                Err(err) => return Err(err.into()),
+            }
+            let _ = control.set_params(ID, &params());
             if let Ok(node) = open_node(ID) {
                 let server = Server::spawn(node, 4, GOOD);
                 started += u32::from(control.start(ID, std::process::id()).is_ok());
                 server.quit()?;
             }
             // By then it is deleted, or is now: DEL twice is no error of ours.
-            let _ = control.del(ubd.id());
+            let _ = control.del(ID);
         }
         over.store(true, Ordering::Relaxed);
         let deleted = killer.join().expect("joining")?;

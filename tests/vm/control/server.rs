@@ -44,6 +44,13 @@ pub fn add(control: &Control, id: Option<u32>, queues: u16, depth: u16) -> Resul
     Ok(device)
 }
 
+/// Deletes a device without the tool, which takes its time to start.
+pub fn delete(control: &Control, device: Ubd) -> Result<()> {
+    control.del(device.id())?;
+    std::mem::forget(device);
+    Ok(())
+}
+
 /// Opens the character node, which appears a moment after ADD.
 pub fn open_node(id: u32) -> Result<File> {
     let path = format!("/dev/ubdc{id}");
