@@ -41,6 +41,10 @@ struct Walker {
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
     id: u64,
+    /// The mount that it covers a part of.
+    parent: u64,
+    /// `major:minor`
+    dev: String,
     kind: String,
     source: String,
     options: String,
@@ -87,17 +91,33 @@ impl Walker {
 
     /// A file system without a device number of its own.
     fn anonymous(&self, path: &Path, depth: usize) -> Result<Option<Chain>> {
-        let Some(mount) = mount_id(path).and_then(|id| self.mounts.iter().find(|m| m.id == id))
-        else {
-            return Ok(None);
-        };
+        match mount_id(path).and_then(|id| self.mount_of(id)) {
+            Some(mount) => self.mount(mount, depth),
+            None => Ok(None),
+        }
+    }
+
+    fn mount_of(&self, id: u64) -> Option<&Mount> {
+        self.mounts.iter().find(|mount| mount.id == id)
+    }
+
+    fn mount(&self, mount: &Mount, depth: usize) -> Result<Option<Chain>> {
         match mount.kind.as_str() {
-            "overlay" => first(
-                mount
-                    .layers()
-                    .into_iter()
-                    .map(|dir| self.layer(&dir, depth)),
-            ),
+            _ if !mount.dev.starts_with("0:") => {
+                self.device(&self.sys.join("dev/block").join(&mount.dev), depth + 1)
+            }
+            "overlay" => {
+                first(mount.layers().into_iter().map(|dir| {
+                    if mount_id(&dir) != Some(mount.id) {
+                        return self.layer(&dir, depth);
+                    }
+                    // The overlay covers its own layer, as on `/etc` of a live system.
+                    match self.mount_of(mount.parent) {
+                        Some(below) if depth <= MAX_DEPTH => self.mount(below, depth + 1),
+                        _ => Ok(None),
+                    }
+                }))
+            }
             "btrfs" => {
                 let devices = self.btrfs_devices(Path::new(&mount.source));
                 first(devices.iter().map(|dir| self.device(dir, depth)))
@@ -181,9 +201,11 @@ impl Mount {
     /// `36 35 0:42 / /mnt rw,noatime shared:1 - btrfs /dev/sda1 rw,…`
     fn parse(line: &str) -> Option<Self> {
         let (front, back) = line.split_once(" - ")?;
-        let mut back = back.split(' ');
+        let (mut front, mut back) = (front.split(' '), back.split(' '));
         Some(Mount {
-            id: front.split(' ').next()?.parse().ok()?,
+            id: front.next()?.parse().ok()?,
+            parent: front.next()?.parse().ok()?,
+            dev: front.next()?.to_owned(),
             kind: back.next()?.to_owned(),
             source: unescape(back.next()?),
             options: back.next().unwrap_or_default().to_owned(),

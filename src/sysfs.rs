@@ -120,7 +120,7 @@ impl Disk {
             .collect()
     }
 
-    /// All counters, each since the device was started.
+    /// All counters, each since the device was added.
     pub fn stats(&self) -> Result<Stats> {
         let count = |name: &str| {
             let text = self.attr(name)?;

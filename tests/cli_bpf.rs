@@ -9,7 +9,7 @@
 #[path = "cli/transcript.rs"]
 mod transcript;
 
-const CASES: [&str; 17] = [
+const CASES: [&str; 19] = [
     "--help",
     "load --help",
     "test --help",
@@ -27,6 +27,8 @@ const CASES: [&str; 17] = [
     "test linear --set linear_offset=1",
     "test linear --block-size 4096 --sector 1",
     "slot add 0 Cargo.toml --offset 100",
+    "slot add 0 no-such-file",
+    "man slot nothing",
 ];
 
 #[test]

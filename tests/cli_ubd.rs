@@ -67,10 +67,23 @@ fn a_missing_driver_has_its_own_exit_status() {
 }
 
 #[test]
+fn a_reader_that_has_read_enough_is_no_failure() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut ubd = Command::new(UBD);
+    let output = ubd.args(["man", "add"]).stdout(writer).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
 fn man_pages_and_completions_are_whole() {
     for (args, wanted) in [
         (["man", "add"], "sizelimit"),
         (["man", "stats"], "watch"),
+        (["man", "add"], ".SH EXAMPLES"),
+        (["man", "list"], ".SH \"EXIT STATUS\""),
+        (["man", "del"], ".SH FILES"),
         (["completions", "bash"], "--sizelimit"),
         (["completions", "zsh"], "sizelimit"),
     ] {

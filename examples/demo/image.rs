@@ -14,7 +14,7 @@ const MOUNT: &str = "/tmp/demo/image";
 const FILES: &str = "/tmp/demo/files";
 
 /// Copied within the image.
-const COPIED: &str = "usr/include";
+const COPIED: &str = "usr/lib/gcc";
 
 /// The fio part of the workload: 20 480 I/Os.
 const FIO: &str = "--rw=randrw --size=32m --io_size=80m --iodepth=4";

@@ -47,7 +47,6 @@ fn story(disk: &str, scratch: &str, manifest: &Path, rows: &Path) -> Result<()> 
 
     let json = serde_json::to_string(&measured)?;
     std::fs::write(rows, json).with_context(|| format!("failed to write `{}`", rows.display()))?;
-    shell::sh("rmmod ubd_drv")?;
     Ok(())
 }
 

@@ -22,14 +22,14 @@ pub fn heading(text: &str) {
 pub fn note(text: &str) {
     let mut line = String::new();
     for word in text.split_whitespace() {
-        if line.len() + word.len() > WIDTH {
-            println!("  {line}");
+        if line.len() + 1 + word.len() > WIDTH {
+            println!(" {line}");
             line.clear();
         }
-        line.push_str(word);
         line.push(' ');
+        line.push_str(word);
     }
-    println!("  {line}");
+    println!(" {line}");
 }
 
 /// Something that was done and found good.

@@ -3,16 +3,11 @@
 
 use clap::Parser;
 use std::process::ExitCode;
-use ubd_bpf::{cli, cli_bpf};
+use ubd_bpf::cli::{init_log, output::finish};
+use ubd_bpf::cli_bpf::Cli;
 
 fn main() -> ExitCode {
-    let args = cli_bpf::Cli::parse();
-    cli::init_log("ubd-bpf", args.verbose);
-    match args.run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(err) => {
-            eprintln!("ubd-bpf: {err:#}");
-            ExitCode::from(err.kind().exit_code())
-        }
-    }
+    let cli = Cli::parse();
+    init_log("ubd-bpf", cli.verbose);
+    finish("ubd-bpf", cli.run())
 }

@@ -3,16 +3,10 @@
 
 use clap::Parser;
 use std::process::ExitCode;
-use ubd_bpf::cli::{init_log, Cli};
+use ubd_bpf::cli::{init_log, output::finish, Cli};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     init_log("ubd", cli.verbose);
-    match cli.run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(err) => {
-            eprintln!("ubd: {err:#}");
-            ExitCode::from(err.kind().exit_code())
-        }
-    }
+    finish("ubd", cli.run())
 }

@@ -116,7 +116,7 @@ impl<'a> Queue<'a> {
             }
             KIND_BACKING => {
                 let req = self.requests[index].ok_or_else(|| unexpected(cqe))?;
-                let res = u32::try_from(res).map_err(|_| Errno::from_raw(-res));
+                let res = u32::try_from(res).map_err(|_| known(Errno::from_raw(-res)));
                 // SAFETY: the only backing operation of the tag has just ended.
                 self.handler
                     .resume(&req, unsafe { self.buffers.slice(tag) }, res)
@@ -127,11 +127,7 @@ impl<'a> Queue<'a> {
             Step::Submit(op) => self.backing(tag, &op),
             Step::Done(res) => {
                 self.requests[index] = None;
-                let result = match res {
-                    Ok(bytes) => bytes as i32,
-                    Err(errno) => -(errno as i32),
-                };
-                self.io_cmd(ublk::U_IO_COMMIT_AND_FETCH_REQ, tag, result)
+                self.io_cmd(ublk::U_IO_COMMIT_AND_FETCH_REQ, tag, answer(res))
             }
         };
         self.push(&sqe)?;
@@ -248,15 +244,28 @@ enum Tag {
 /// DEFER_TASKRUN runs the driver's task work in our own wait for completions
 /// instead of interrupting the thread; it asks for SINGLE_ISSUER.
 fn new_ring(entries: u32) -> Result<IoUring> {
-    let ring = IoUring::builder()
+    IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
-        .build(entries);
-    match ring {
-        Err(err) if err.raw_os_error() == Some(libc::EINVAL) => IoUring::new(entries),
-        ring => ring,
+        .build(entries)
+        .context(|| "failed to create the io_uring of a queue")
+}
+
+/// The result of a request, as the driver takes it.
+fn answer(res: Result<u32, Errno>) -> i32 {
+    match res {
+        Ok(bytes) => bytes as i32,
+        Err(errno) => -(known(errno) as i32),
     }
-    .context(|| "failed to create the io_uring of a queue")
+}
+
+/// An errno that is not 0: drivers leak some that only the kernel has a name
+/// for (524, ENOTSUPP), and as 0 a failed flush would count as done.
+fn known(errno: Errno) -> Errno {
+    match errno {
+        Errno::UnknownErrno => Errno::EIO,
+        known => known,
+    }
 }
 
 fn unexpected(cqe: &cqueue::Entry) -> Error {
@@ -264,4 +273,16 @@ fn unexpected(cqe: &cqueue::Entry) -> Error {
         Kind::Protocol,
         format!("a completion of nothing known: {:#x}", cqe.user_data()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_failure_is_answered_as_success() {
+        assert_eq!(answer(Ok(4096)), 4096);
+        assert_eq!(answer(Err(Errno::ENOSPC)), -libc::ENOSPC);
+        assert_eq!(answer(Err(Errno::from_raw(524))), -libc::EIO);
+    }
 }

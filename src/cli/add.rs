@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ubd add`: a new device and the daemon that serves it.
 
-use super::print;
+use super::output;
 use crate::control::{block_node, AddRequest, Control};
 use crate::daemon::{self, Config, FastPath, Started};
-use crate::error::{Error, Kind, Result};
 use crate::target::{check_block_size, Backing, Loop, Null, OpenOptions, Target};
 use crate::uapi::ublk;
 use crate::{cycles, fastpath, size};
+use anyhow::{bail, Context, Result};
 use clap::ValueEnum;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -104,7 +104,8 @@ pub(super) fn run(args: Args) -> Result<()> {
     let label = describe(&*target);
     let fast_path = match args.bpf_fastpath {
         Some(program) => {
-            fastpath::ensure_loaded(&program)?;
+            fastpath::ensure_loaded(&program)
+                .with_context(|| format!("failed to prepare --bpf-fastpath={program}"))?;
             Some(FastPath { program, cookie: 0 })
         }
         None => None,
@@ -122,8 +123,8 @@ pub(super) fn run(args: Args) -> Result<()> {
         fast_path,
     };
     let report = |Started { id }| match args.show {
-        true => print(&format!("{}\n", block_node(id))),
-        false => print(&format!("{}: {label}\n", block_node(id))),
+        true => output::line(&block_node(id)),
+        false => output::line(&format!("{}: {label}", block_node(id))),
     };
     if args.foreground {
         daemon::serve(config, |started| {
@@ -131,7 +132,8 @@ pub(super) fn run(args: Args) -> Result<()> {
             if let Err(err) = report(started) {
                 log::warn!("{err:#}");
             }
-        })
+        })?;
+        Ok(())
     } else {
         report(daemon::spawn(config)?)
     }
@@ -161,10 +163,7 @@ impl Args {
     fn open_loop(&self) -> Result<Arc<dyn Target>> {
         refuse("loop", &[("--size", self.size.is_some())])?;
         let Some(path) = self.file.clone() else {
-            return Err(Error::new(
-                Kind::Usage,
-                "a loop device shows a file; give one with -f FILE",
-            ));
+            bail!("a loop device shows a file; give one with -f FILE");
         };
         if self.bpf_fastpath.is_some() {
             cycles::check(&path)?;
@@ -183,20 +182,16 @@ impl Args {
 fn refuse(target: &str, options: &[(&str, bool)]) -> Result<()> {
     match options.iter().find(|(_, given)| *given) {
         None => Ok(()),
-        Some((option, _)) => Err(Error::new(
-            Kind::Usage,
-            format!("{option} means nothing to a {target} device; see `ubd add --help`"),
-        )),
+        Some((option, _)) => {
+            bail!("{option} means nothing to a {target} device; see `ubd add --help`")
+        }
     }
 }
 
 fn check_max_io(bytes: u64) -> Result<u32> {
     match u32::try_from(bytes) {
         Ok(size @ 4096..=ublk::MAX_IO_BUF_BYTES) if size % 4096 == 0 => Ok(size),
-        _ => Err(Error::new(
-            Kind::Usage,
-            format!("a largest request of {bytes} bytes is not a multiple of 4KiB up to 32MiB"),
-        )),
+        _ => bail!("a largest request of {bytes} bytes is not a multiple of 4KiB up to 32MiB"),
     }
 }
 

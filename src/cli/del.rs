@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ubd del`: stops devices and deletes them.
 
-use super::holders;
+use super::{holders, output};
 use crate::control::{block_node, Control};
 use crate::daemon::record;
 use crate::error::{Error, Kind, Result};
@@ -11,8 +11,9 @@ use crate::sysfs;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Devices, as `3` or `/dev/ubdb3`
-    #[arg(value_name = "DEV", required_unless_present_any = ["number", "all"])]
-    devices: Vec<String>,
+    #[arg(value_name = "DEV", required_unless_present_any = ["number", "all"],
+          value_parser = sysfs::parse_device)]
+    devices: Vec<u32>,
     /// The same as DEV
     #[arg(short, long, value_name = "N")]
     number: Vec<u32>,
@@ -24,28 +25,27 @@ pub(super) struct Args {
     force: bool,
 }
 
-pub(super) fn run(args: Args) -> Result<()> {
-    let mut ids = args.number;
-    for device in &args.devices {
-        ids.push(sysfs::parse_device(device)?);
-    }
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let control = Control::open()?;
-    if args.all {
-        ids = sysfs::device_ids()?;
-    }
-    // One that cannot go does not keep the others.
-    let failures: Vec<_> = ids
-        .into_iter()
-        .filter_map(|id| del(&control, id, args.force).err())
-        .collect();
-    let mut failures = failures.into_iter().rev();
-    let Some(last) = failures.next() else {
-        return Ok(());
+    let ids = match args.all {
+        true => sysfs::device_ids()?,
+        false => [args.devices, args.number].concat(),
     };
-    for failure in failures.rev() {
-        eprintln!("ubd: {failure:#}");
+    // One that cannot go does not keep the others.
+    let mut failure = None;
+    for id in ids {
+        match del(&control, id, args.force) {
+            // It went between being listed and being asked.
+            Err(err) if args.all && err.kind() == Kind::NotFound => {}
+            Err(err) => {
+                if let Some(earlier) = failure.replace(err) {
+                    output::complain("ubd", &earlier);
+                }
+            }
+            Ok(()) => {}
+        }
     }
-    Err(last)
+    Ok(failure.map_or(Ok(()), Err)?)
 }
 
 fn del(control: &Control, id: u32, force: bool) -> Result<()> {
@@ -64,11 +64,11 @@ fn del(control: &Control, id: u32, force: bool) -> Result<()> {
         }
     }
     control.stop(id)?;
+    // Now, for afterwards the number may be that of another device.
+    record::forget(id);
     match control.del(id) {
         // Its daemon was asked to do the same just now.
-        Err(err) if err.kind() == Kind::NotFound => {}
-        done => done?,
+        Err(err) if err.kind() == Kind::NotFound => Ok(()),
+        done => done,
     }
-    record::forget(id);
-    Ok(())
 }

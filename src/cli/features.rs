@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ubd features`: what the loaded driver can do.
 
-use super::{print, print_json};
+use super::output;
 use crate::control::Control;
-use crate::error::Result;
 use crate::uapi::{c_text, ubd, ublk};
+use anyhow::Result;
+use serde_json::json;
 
 /// Show what the driver can do
 #[derive(Debug, clap::Args)]
@@ -20,18 +21,16 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let ubd = names(features.features, &ubd::FEATURE_NAMES);
     let ublk = names(features.ublk_features, &ublk::FEATURE_NAMES);
     if args.json {
-        return print_json(&serde_json::json!({
-            "version": 1,
-            "features": {
-                "driver": version,
-                "max_slots": features.max_slots,
-                "max_queue_depth": features.max_queue_depth,
-                "ubd": ubd,
-                "ublk": ublk,
-            },
-        }));
+        let features = json!({
+            "driver": version,
+            "max_slots": features.max_slots,
+            "max_queue_depth": features.max_queue_depth,
+            "ubd": ubd,
+            "ublk": ublk,
+        });
+        return output::document("features", features);
     }
-    print(&format!(
+    output::text(&format!(
         "driver       {version}\nslots        {}\nqueue depth  {}\nubd          {}\nublk         {}\n",
         features.max_slots,
         features.max_queue_depth,

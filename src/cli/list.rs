@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ubd list`: the devices there are.
 
+use super::output;
 use super::table::{self, Align};
-use super::{print, print_json};
 use crate::control::{block_node, Control};
 use crate::daemon::record;
 use crate::error::{Kind, Result};
@@ -11,13 +11,14 @@ use crate::sysfs::{self, Disk};
 use crate::uapi::ublk;
 use clap::ValueEnum;
 use serde::Serialize;
+use serde_json::json;
 
 /// List block devices
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Devices, as `3` or `/dev/ubdb3` [default: all]
-    #[arg(value_name = "DEV")]
-    devices: Vec<String>,
+    #[arg(value_name = "DEV", value_parser = sysfs::parse_device)]
+    devices: Vec<u32>,
     /// The same as DEV
     #[arg(short, long, value_name = "N")]
     number: Vec<u32>,
@@ -72,11 +73,8 @@ struct Row {
     pid: Option<i32>,
 }
 
-pub(super) fn run(args: &Args) -> Result<()> {
-    let mut asked = args.number.clone();
-    for device in &args.devices {
-        asked.push(sysfs::parse_device(device)?);
-    }
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    let asked = [&args.devices[..], &args.number].concat();
     let control = Control::open()?;
     let ids = if asked.is_empty() {
         sysfs::device_ids()?
@@ -92,7 +90,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         }
     }
     if args.json {
-        return print_json(&serde_json::json!({ "version": 1, "devices": rows }));
+        return output::document("devices", json!(rows));
     }
     let columns = match args.output.as_slice() {
         [] => Column::value_variants(),
@@ -104,7 +102,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         .map(|row| columns.iter().map(|column| column.cell(row)).collect())
         .collect();
     let layout = if args.raw { table::raw } else { table::aligned };
-    print(&layout(&headings, &cells, !args.noheadings))
+    output::text(&layout(&headings, &cells, !args.noheadings))
 }
 
 fn row(control: &Control, id: u32) -> Result<Row> {

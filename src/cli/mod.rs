@@ -7,27 +7,18 @@ mod features;
 pub mod generate;
 mod holders;
 mod list;
+mod manual;
+pub mod output;
 mod stats;
-mod table;
+pub(crate) mod table;
 
-use crate::error::{Context, Result};
+use anyhow::Result;
 use clap::{ArgAction, Parser, Subcommand};
-use std::io::{self, Write};
-
-const EXIT_STATUS: &str = "\
-Exit status:
-  0   done
-  1   no such device, file or program
-  2   wrong usage, or any other error
-  69  the ubd driver is not loaded
-  77  no permission
-
-Environment:
-  UBD_LOG   what to log, as `debug` or `ubd_bpf::channel=trace`";
+use std::io::Write;
 
 /// Block devices served from userspace, with mapped I/O staying in the kernel
 #[derive(Debug, Parser)]
-#[command(name = "ubd", version, after_help = EXIT_STATUS, max_term_width = 100)]
+#[command(name = "ubd", version, after_help = manual::MANUAL.after_help(), max_term_width = 100)]
 pub struct Cli {
     /// Say more; twice for debugging
     #[arg(short, long, global = true, action = ArgAction::Count)]
@@ -58,7 +49,7 @@ impl Cli {
             Verb::List(args) => list::run(&args),
             Verb::Stats(args) => stats::run(&args),
             Verb::Features(args) => features::run(&args),
-            Verb::Man(args) => generate::man::<Cli>(&args),
+            Verb::Man(args) => generate::man::<Cli>(&args, &manual::MANUAL),
             Verb::Completions(args) => generate::completions::<Cli>(&args),
         }
     }
@@ -77,20 +68,6 @@ pub fn init_log(program: &'static str, verbose: u8) {
             writeln!(out, "{program}: {level}: {}", record.args())
         })
         .init();
-}
-
-/// Prints to stdout. A reader that has gone away has read enough.
-pub fn print(text: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        done => done.context(|| "failed to write to stdout"),
-    }
-}
-
-/// Prints JSON to stdout, as one line.
-pub fn print_json(value: &serde_json::Value) -> Result<()> {
-    print(&format!("{value}\n"))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ubd stats`: what became of the I/O of a device.
 
+use super::output;
 use super::table::{self, Align};
-use super::{print, print_json};
 use crate::control::{block_node, Control};
 use crate::error::{Kind, Result};
 use crate::sysfs::{self, Disk, OpCounts, Stats};
@@ -14,8 +14,8 @@ use std::time::Duration;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Devices, as `3` or `/dev/ubdb3` [default: all]
-    #[arg(value_name = "DEV")]
-    devices: Vec<String>,
+    #[arg(value_name = "DEV", value_parser = sysfs::parse_device)]
+    devices: Vec<u32>,
     /// Print JSON
     #[arg(short = 'J', long, visible_short_alias = 'j')]
     json: bool,
@@ -32,30 +32,25 @@ struct Sample {
     stats: Stats,
 }
 
-pub(super) fn run(args: &Args) -> Result<()> {
-    let asked: Vec<u32> = args
-        .devices
-        .iter()
-        .map(|device| sysfs::parse_device(device))
-        .collect::<Result<_>>()?;
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     // Without the driver there are no devices either, but that is another story.
     Control::open()?;
-    let mut samples = sample(&asked)?;
+    let mut samples = sample(&args.devices)?;
     match args.watch {
-        None if args.json => print_json(&json(&samples)),
-        None => print(&samples.iter().map(block).collect::<Vec<_>>().join("\n")),
+        None if args.json => output::document("stats", json(&samples)),
+        None => output::text(&samples.iter().map(block).collect::<Vec<_>>().join("\n")),
         Some(seconds) => loop {
             thread::sleep(Duration::from_secs(seconds.into()));
-            let before = std::mem::replace(&mut samples, sample(&asked)?);
+            let before = std::mem::replace(&mut samples, sample(&args.devices)?);
             if args.json {
-                print_json(&json(&samples))?;
+                output::document("stats", json(&samples))?;
                 continue;
             }
             for now in &samples {
                 let Some(old) = before.iter().find(|old| old.id == now.id) else {
                     continue;
                 };
-                print(&rates(now, &old.stats, seconds.into()))?;
+                output::text(&rates(now, &old.stats, seconds.into()))?;
             }
         },
     }
@@ -83,7 +78,7 @@ fn sample(asked: &[u32]) -> Result<Vec<Sample>> {
 }
 
 fn json(samples: &[Sample]) -> Value {
-    let stats: Vec<Value> = samples
+    samples
         .iter()
         .map(|sample| {
             json!({
@@ -94,8 +89,7 @@ fn json(samples: &[Sample]) -> Value {
                 "counters": sample.stats,
             })
         })
-        .collect();
-    json!({ "version": 1, "stats": stats })
+        .collect()
 }
 
 /// The counters of a device for people.

@@ -5,13 +5,13 @@ use std::fmt::Write;
 
 /// How a column is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Align {
+pub(crate) enum Align {
     Left,
     Right,
 }
 
 /// Rows under aligned headings; an empty cell is shown as `-`.
-pub(super) fn aligned(columns: &[(&str, Align)], rows: &[Vec<String>], headings: bool) -> String {
+pub(crate) fn aligned(columns: &[(&str, Align)], rows: &[Vec<String>], headings: bool) -> String {
     let head: Vec<String> = columns.iter().map(|(name, _)| (*name).to_owned()).collect();
     let lines: Vec<&Vec<String>> = headings.then_some(&head).into_iter().chain(rows).collect();
     let width = |column: usize| {

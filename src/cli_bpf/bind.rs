@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ubd-bpf bind` and `ubd-bpf unbind`
 
-use super::print;
+use crate::cli::output;
 use crate::control::{block_node, Control};
-use crate::error::Result;
 use crate::fastpath::Name;
 use crate::sysfs;
+use anyhow::Result;
 
 /// Bind a loaded program to a device, in place of the one bound before
 #[derive(Debug, clap::Args)]
@@ -30,7 +30,7 @@ pub struct UnbindArgs {
 
 pub fn bind(args: &BindArgs) -> Result<()> {
     Control::open()?.bind(args.device, args.name.as_str(), args.cookie)?;
-    print::line(&format!(
+    output::line(&format!(
         "bound {} to {}",
         args.name,
         block_node(args.device)
@@ -39,5 +39,5 @@ pub fn bind(args: &BindArgs) -> Result<()> {
 
 pub fn unbind(args: &UnbindArgs) -> Result<()> {
     Control::open()?.unbind(args.device)?;
-    print::line(&format!("unbound {}", block_node(args.device)))
+    output::line(&format!("unbound {}", block_node(args.device)))
 }

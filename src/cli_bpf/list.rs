@@ -1,39 +1,47 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ubd-bpf list`
 
-use super::print;
+use crate::cli::output;
+use crate::cli::table::{self, Align};
 use crate::control::block_node;
-use crate::error::Result;
 use crate::fastpath::{self, Program};
 use crate::uapi::ubd;
+use anyhow::Result;
 use serde_json::{json, Value};
 
 /// List the loaded programs
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Print JSON
-    #[arg(short = 'J', long, short_alias = 'j')]
+    #[arg(short = 'J', long, visible_short_alias = 'j')]
     json: bool,
 }
 
 pub fn run(args: &Args) -> Result<()> {
     let programs = fastpath::programs()?;
     if args.json {
-        return print::document("programs", programs.iter().map(to_json).collect());
+        return output::document("programs", programs.iter().map(to_json).collect());
     }
-    let mut rows = vec![["NAME", "STATE", "BAD", "PINNED", "DEVICES"]
-        .map(String::from)
-        .to_vec()];
-    rows.extend(programs.iter().map(|program| {
-        vec![
-            program.driver.name.clone(),
-            state(program).into(),
-            program.driver.bad_verdicts.to_string(),
-            if program.pins.is_some() { "yes" } else { "no" }.into(),
-            devices(program),
-        ]
-    }));
-    print::table(&rows)
+    const COLUMNS: [(&str, Align); 5] = [
+        ("NAME", Align::Left),
+        ("STATE", Align::Left),
+        ("BAD", Align::Right),
+        ("PINNED", Align::Left),
+        ("DEVICES", Align::Left),
+    ];
+    let rows: Vec<_> = programs
+        .iter()
+        .map(|program| {
+            vec![
+                program.driver.name.clone(),
+                state(program).into(),
+                program.driver.bad_verdicts.to_string(),
+                if program.pins.is_some() { "yes" } else { "no" }.into(),
+                devices(program),
+            ]
+        })
+        .collect();
+    output::text(&table::aligned(&COLUMNS, &rows, true))
 }
 
 /// `live` or `ejected`.
@@ -51,9 +59,6 @@ pub fn devices(program: &Program) -> String {
     let unseen = (program.driver.nr_bound as usize).saturating_sub(nodes.len());
     if unseen > 0 {
         nodes.push(format!("{unseen} not started"));
-    }
-    if nodes.is_empty() {
-        return "-".into();
     }
     nodes.join(", ")
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ubd-bpf load`
 
-use super::print;
-use crate::error::Result;
+use crate::cli::output;
 use crate::fastpath::{self, Name, Outcome, Setting, Source};
+use anyhow::Result;
 
 /// Load a program, so that it can be bound to devices
 ///
@@ -28,7 +28,7 @@ pub fn run(args: &Args) -> Result<()> {
     let source = Source::find(&args.object)?;
     let (name, outcome) =
         fastpath::load(&source, args.name.as_ref(), &args.settings, args.replace)?;
-    print::line(&match outcome {
+    output::line(&match outcome {
         Outcome::Loaded => format!("loaded {name}"),
         Outcome::Replaced => format!("replaced {name}"),
     })

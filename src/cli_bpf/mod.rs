@@ -4,30 +4,19 @@
 mod bind;
 mod list;
 mod load;
-mod print;
+mod manual;
 mod show;
 mod slot;
 mod test;
 mod unload;
 
 use crate::cli::generate;
-use crate::error::Result;
+use anyhow::Result;
 use clap::{ArgAction, Parser, Subcommand};
-
-const EXIT_STATUS: &str = "\
-Exit status:
-  0   done
-  1   no such program, device or file
-  2   wrong usage, a bad verdict in `test`, or any other error
-  69  the ubd driver is not loaded
-  77  no permission
-
-Environment:
-  UBD_LOG   what to log, as `debug` or `ubd_bpf::fastpath=debug`";
 
 /// Load mapping programs into the ubd driver and bind them to devices
 #[derive(Debug, Parser)]
-#[command(name = "ubd-bpf", version, after_help = EXIT_STATUS, max_term_width = 100)]
+#[command(name = "ubd-bpf", version, after_help = manual::MANUAL.after_help(), max_term_width = 100)]
 pub struct Cli {
     /// Say more: the whole log of the verifier; twice for debugging
     #[arg(short, long, global = true, action = ArgAction::Count)]
@@ -64,7 +53,7 @@ impl Cli {
             Verb::Unbind(args) => bind::unbind(&args),
             Verb::Test(args) => test::run(&args),
             Verb::Slot(args) => slot::run(&args),
-            Verb::Man(args) => generate::man::<Cli>(&args),
+            Verb::Man(args) => generate::man::<Cli>(&args, &manual::MANUAL),
             Verb::Completions(args) => generate::completions::<Cli>(&args),
         }
     }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ubd-bpf show`
 
-use super::{list, print};
-use crate::error::Result;
+use super::list;
+use crate::cli::output;
+use crate::cli::table::{self, Align};
 use crate::fastpath::{self, Name};
+use anyhow::Result;
 use serde_json::{json, Value};
 
 /// Show all that is known of a loaded program
@@ -12,7 +14,7 @@ pub struct Args {
     /// The program
     name: Name,
     /// Print JSON
-    #[arg(short = 'J', long, short_alias = 'j')]
+    #[arg(short = 'J', long, visible_short_alias = 'j')]
     json: bool,
 }
 
@@ -33,23 +35,22 @@ pub fn run(args: &Args) -> Result<()> {
                 })
             })
             .collect::<Value>();
-        return print::document("program", value);
+        return output::document("program", value);
     }
     let driver = &program.driver;
     let field = |name: &str, value: String| vec![format!("{name}:"), value];
-    let or_dash = |text: String| if text.is_empty() { "-".into() } else { text };
     let mut rows = vec![
         field("name", driver.name.clone()),
         field("state", list::state(&program).into()),
-        field("flags", or_dash(list::flags(&program).join(", "))),
+        field("flags", list::flags(&program).join(", ")),
         field("devices", list::devices(&program)),
         field("bad verdicts", driver.bad_verdicts.to_string()),
-        field("last bad verdict", or_dash(driver.reason.clone())),
+        field("last bad verdict", driver.reason.clone()),
         field(
             "pinned",
             program
                 .pins
-                .map_or("-".into(), |dir| dir.display().to_string()),
+                .map_or(String::new(), |dir| dir.display().to_string()),
         ),
     ];
     for part in &parts {
@@ -59,5 +60,6 @@ pub fn run(args: &Args) -> Result<()> {
         );
         rows.push(field("program", code));
     }
-    print::table(&rows)
+    const COLUMNS: [(&str, Align); 2] = [("", Align::Left), ("", Align::Left)];
+    output::text(&table::aligned(&COLUMNS, &rows, false))
 }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ubd-bpf slot`: the files and disks that a device's program may map to.
 
-use super::print;
+use crate::cli::output;
+use crate::cli::table::{self, Align};
 use crate::control::{self, block_node, Control};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::Context;
 use crate::uapi::ubd;
-use crate::{size, sysfs};
+use crate::{cycles, size, sysfs};
+use anyhow::{bail, Result};
 use clap::Subcommand;
 use serde_json::{json, Value};
 use std::fs::OpenOptions;
@@ -35,7 +37,7 @@ struct AddArgs {
     /// A regular file or a block device
     file: PathBuf,
     /// Its number; the lowest free one by default
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..64))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..i64::from(ubd::MAX_SLOTS)))]
     slot: Option<u32>,
     /// Where the slot's window begins, in bytes (4K, 1GiB, 1GB as losetup)
     #[arg(long, default_value = "0", value_parser = size::parse)]
@@ -68,7 +70,7 @@ struct ListArgs {
     #[arg(value_name = "DEV", value_parser = sysfs::parse_device)]
     device: u32,
     /// Print JSON
-    #[arg(short = 'J', long, short_alias = 'j')]
+    #[arg(short = 'J', long, visible_short_alias = 'j')]
     json: bool,
 }
 
@@ -85,6 +87,7 @@ fn add(args: &AddArgs) -> Result<()> {
         sectors("--offset", args.offset)?,
         sectors("--size", args.size)?,
     );
+    cycles::check(&args.file)?;
     let control = Control::open()?;
     let file = OpenOptions::new()
         .read(true)
@@ -100,7 +103,7 @@ fn add(args: &AddArgs) -> Result<()> {
         number: args.slot,
     };
     let (number, sectors) = control.register_slot(args.device, &slot)?;
-    print::line(&format!(
+    output::line(&format!(
         "added {} to {} as slot {number}, {sectors} sectors",
         args.file.display(),
         block_node(args.device)
@@ -109,17 +112,14 @@ fn add(args: &AddArgs) -> Result<()> {
 
 fn sectors(option: &str, bytes: u64) -> Result<u64> {
     if bytes % 512 != 0 {
-        return Err(Error::new(
-            Kind::Usage,
-            format!("{option} {bytes} is not a multiple of 512 bytes"),
-        ));
+        bail!("{option} {bytes} is not a multiple of 512 bytes");
     }
     Ok(bytes / 512)
 }
 
 fn del(args: &DelArgs) -> Result<()> {
     Control::open()?.unregister_slot(args.device, args.slot)?;
-    print::line(&format!(
+    output::line(&format!(
         "removed slot {} of {}",
         args.slot,
         block_node(args.device)
@@ -129,26 +129,35 @@ fn del(args: &DelArgs) -> Result<()> {
 fn list(args: &ListArgs) -> Result<()> {
     let slots = Control::open()?.slots(args.device)?;
     if args.json {
-        return print::document("slots", slots.iter().map(to_json).collect());
+        return output::document("slots", slots.iter().map(to_json).collect());
     }
-    let heading = ["SLOT", "OFFSET", "SECTORS", "MODE", "STATE", "BACKING"];
-    let mut rows = vec![heading.map(String::from).to_vec()];
-    rows.extend(slots.iter().map(|slot| {
-        vec![
-            slot.slot.to_string(),
-            slot.offset.to_string(),
-            slot.nr_sectors.to_string(),
-            if slot.flags & ubd::SLOT_WRITE != 0 {
-                "rw"
-            } else {
-                "ro"
-            }
-            .into(),
-            state(slot).into(),
-            backing(slot),
-        ]
-    }));
-    print::table(&rows)
+    const COLUMNS: [(&str, Align); 6] = [
+        ("SLOT", Align::Right),
+        ("OFFSET", Align::Right),
+        ("SECTORS", Align::Right),
+        ("MODE", Align::Left),
+        ("STATE", Align::Left),
+        ("BACKING", Align::Left),
+    ];
+    let rows: Vec<_> = slots
+        .iter()
+        .map(|slot| {
+            vec![
+                slot.slot.to_string(),
+                slot.offset.to_string(),
+                slot.nr_sectors.to_string(),
+                if slot.flags & ubd::SLOT_WRITE != 0 {
+                    "rw"
+                } else {
+                    "ro"
+                }
+                .into(),
+                state(slot).into(),
+                backing(slot),
+            ]
+        })
+        .collect();
+    output::text(&table::aligned(&COLUMNS, &rows, true))
 }
 
 fn state(slot: &ubd::SlotInfo) -> &'static str {

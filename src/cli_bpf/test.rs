@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ubd-bpf test`
 
-use super::print;
-use crate::error::{Error, Kind, Result};
+use crate::cli::output;
 use crate::fastpath::{self, Answer, Name, Question, Setting, Source, Verdict};
 use crate::uapi::ubd;
+use anyhow::{bail, Result};
 use clap::ValueEnum;
 use serde_json::{json, Value};
 
@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long = "set", value_name = "VAR=VALUE", allow_hyphen_values = true)]
     settings: Vec<Setting>,
     /// Print JSON
-    #[arg(short = 'J', long, short_alias = 'j')]
+    #[arg(short = 'J', long, visible_short_alias = 'j')]
     json: bool,
 }
 
@@ -74,27 +74,21 @@ pub fn run(args: &Args) -> Result<()> {
     } else if args.settings.is_empty() {
         fastpath::ask(&args.program.parse::<Name>()?, &question)?
     } else {
-        return Err(Error::new(
-            Kind::Usage,
-            format!(
-                "failed to set variables of `{}`: it is loaded, and they are set at load",
-                args.program
-            ),
-        ));
+        bail!(
+            "failed to set variables of `{}`: it is loaded, and they are set at load",
+            args.program
+        );
     };
     if args.json {
-        print::document("test", to_json(&question, &answer))?;
+        output::document("test", to_json(&question, &answer))?;
     } else {
-        print::line(&answer.to_string())?;
+        output::line(&answer.to_string())?;
     }
     match answer.verdict {
-        Verdict::Bad { .. } => Err(Error::new(
-            Kind::Usage,
-            format!(
-                "the driver would refuse this answer of `{}` and ask the daemon",
-                args.program
-            ),
-        )),
+        Verdict::Bad { .. } => bail!(
+            "the driver would refuse this answer of `{}` and ask the daemon",
+            args.program
+        ),
         _ => Ok(()),
     }
 }
@@ -102,12 +96,7 @@ pub fn run(args: &Args) -> Result<()> {
 fn question(args: &Args) -> Result<Question> {
     let block = u64::from(args.block_size / 512);
     if args.sector % block != 0 || u64::from(args.nr) % block != 0 {
-        return Err(Error::new(
-            Kind::Usage,
-            format!(
-                "failed to ask: --sector and --nr must be multiples of the block, {block} sectors"
-            ),
-        ));
+        bail!("failed to ask: --sector and --nr must be multiples of the block, {block} sectors");
     }
     Ok(Question {
         op: args.op.number(),

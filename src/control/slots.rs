@@ -3,7 +3,7 @@
 
 use super::{block_node, Control};
 use crate::error::{Error, Kind, Result};
-use crate::uapi::{c_text, ubd, Plain};
+use crate::uapi::{c_text, ubd, when, Plain};
 use nix::errno::Errno;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -53,8 +53,7 @@ impl Control {
         let mut reg = ubd::SlotReg {
             dev_id: id,
             fd: slot.file.as_raw_fd(),
-            flags: u32::from(slot.write) * ubd::SLOT_WRITE
-                | u32::from(slot.direct) * ubd::SLOT_DIRECT,
+            flags: when(slot.write, ubd::SLOT_WRITE) | when(slot.direct, ubd::SLOT_DIRECT),
             slot: slot.number.unwrap_or(ubd::SLOT_ANY),
             offset: slot.offset,
             nr_sectors: slot.sectors,

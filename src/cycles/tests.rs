@@ -74,8 +74,30 @@ fn mountinfo_lines_are_read() {
     let line = r"36 35 0:42 / /mnt\040x rw shared:1 - overlay over\040lay rw,lowerdir=/a:/b\040c,upperdir=/u,workdir=/w";
     let mount = Mount::parse(line).unwrap();
     assert_eq!((mount.id, mount.kind.as_str()), (36, "overlay"));
+    assert_eq!((mount.parent, mount.dev.as_str()), (35, "0:42"));
     assert_eq!(mount.source, "over lay");
     assert_eq!(mount.layers(), ["/a", "/b c", "/u"].map(PathBuf::from));
+}
+
+#[test]
+fn an_overlay_that_covers_its_own_layer_lies_on_what_it_covers() {
+    let sys = Fake::new(&["sda", "ubdb1"]);
+    fs::create_dir_all(sys.dir.path().join("dev/block")).unwrap();
+    symlink(sys.device("ubdb1"), sys.dir.path().join("dev/block/259:7")).unwrap();
+    // Whatever mount the layer lies on here, it is to be that of the overlay.
+    let (layer, below) = (sys.dir.path(), u64::MAX);
+    let over = mount_id(layer).unwrap();
+    let overlay = format!(
+        "{over} {below} 0:50 / / rw - overlay o rw,lowerdir={}",
+        layer.display()
+    );
+    let lines = [overlay, format!("{below} 1 259:7 / / rw - ext4 /dev/x rw")];
+    let walker = Walker {
+        sys: layer.into(),
+        mounts: lines.iter().filter_map(|line| Mount::parse(line)).collect(),
+    };
+    let overlay = walker.mount_of(over).unwrap();
+    assert_eq!(walker.mount(overlay, 0).unwrap().unwrap(), ["ubdb1"]);
 }
 
 #[test]

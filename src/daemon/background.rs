@@ -4,6 +4,8 @@
 use super::{serve, Config, Started};
 use crate::error::{Context, Error, Kind, Result};
 use nix::fcntl::OFlag;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
 use nix::sys::wait::{waitpid, WaitStatus};
 use nix::unistd::{
     chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe2, setsid, ForkResult, Pid,
@@ -57,10 +59,15 @@ pub fn spawn(config: Config) -> Result<Started> {
 fn child(config: Config, to_starter: File) -> u8 {
     let mut starter = Some(to_starter);
     let served = Streams::open().and_then(|streams| {
+        // A starter that is interrupted wants no device: its end asks for ours.
+        prctl::set_pdeathsig(Signal::SIGTERM).context(|| "failed to follow the starter")?;
         setsid().context(|| "failed to start a session")?;
         chdir("/").context(|| "failed to change to `/`")?;
         serve(config, |started| {
             streams.switch();
+            if let Err(errno) = prctl::set_pdeathsig(None) {
+                log::warn!("failed to outlive the starter: {errno}");
+            }
             tell(&mut starter, &Message::Ready { id: started.id });
         })
     });

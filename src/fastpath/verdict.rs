@@ -53,7 +53,7 @@ pub struct Answer {
 /// Asks the registered program `name`.
 ///
 /// # Errors
-/// [`Kind::NotFound`] if there is none; [`Kind::Busy`] if the driver has ejected it.
+/// [`crate::Kind::NotFound`] if there is none; [`crate::Kind::Busy`] if the driver has ejected it.
 pub fn ask(name: &Name, question: &Question) -> Result<Answer> {
     let mut run = ubd::TestRun {
         io: ubd::BpfIo {

@@ -102,6 +102,10 @@ impl Backing {
                 ),
                 _ => Error::os(format!("failed to open `{shown}`"), err),
             })?;
+        // Of what was opened, whatever the path leads to by now.
+        let meta = file
+            .metadata()
+            .context(|| format!("failed to look at `{shown}`"))?;
         let limits = match nature {
             Nature::Block => Limits::of_device(&file, &meta)?,
             Nature::File => Limits::of_file(&file, &meta, direct)?,

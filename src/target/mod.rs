@@ -16,7 +16,7 @@ pub use null::Null;
 use crate::channel::Handler;
 use crate::control::Slot;
 use crate::error::{Error, Kind, Result};
-use crate::uapi::ublk;
+use crate::uapi::{ublk, when};
 use std::os::fd::BorrowedFd;
 
 /// A kind of device, set up and ready to serve.
@@ -75,12 +75,11 @@ impl Geometry {
     /// The parameters for the driver, with requests of at most `max_io` bytes.
     pub fn params(&self, max_io: u32) -> ublk::Params {
         let mut params = ublk::Params::unset();
-        let attr = |set: bool, bit: u32| if set { bit } else { 0 };
         params.types = ublk::PARAM_TYPE_BASIC;
         params.basic = ublk::ParamBasic {
-            attrs: attr(self.read_only, ublk::ATTR_READ_ONLY)
-                | attr(self.rotational, ublk::ATTR_ROTATIONAL)
-                | attr(self.write_cache, ublk::ATTR_VOLATILE_CACHE | ublk::ATTR_FUA),
+            attrs: when(self.read_only, ublk::ATTR_READ_ONLY)
+                | when(self.rotational, ublk::ATTR_ROTATIONAL)
+                | when(self.write_cache, ublk::ATTR_VOLATILE_CACHE | ublk::ATTR_FUA),
             logical_bs_shift: self.logical_block.trailing_zeros() as u8,
             physical_bs_shift: self.physical_block.trailing_zeros() as u8,
             io_min_shift: self.io_min.trailing_zeros() as u8,
@@ -94,8 +93,8 @@ impl Geometry {
             params.types |= ublk::PARAM_TYPE_DISCARD;
             params.discard = ublk::ParamDiscard {
                 discard_granularity: self.discard.unwrap_or(self.logical_block),
-                max_discard_sectors: attr(self.discard.is_some(), MAX_RANGE_SECTORS),
-                max_write_zeroes_sectors: attr(self.write_zeroes, MAX_RANGE_SECTORS),
+                max_discard_sectors: when(self.discard.is_some(), MAX_RANGE_SECTORS),
+                max_write_zeroes_sectors: when(self.write_zeroes, MAX_RANGE_SECTORS),
                 max_discard_segments: u16::from(self.discard.is_some()),
                 ..params.discard
             };

@@ -9,7 +9,7 @@ pub mod ubd;
 pub mod ublk;
 
 /// A structure that crosses the boundary to the kernel as bytes. All that are
-/// are declared so by [`boundary!`], which see.
+/// are declared so in one way, which also fixes their sizes.
 pub trait Plain: plain::Plain + Copy {
     /// All bytes zero.
     fn zeroed() -> Self {
@@ -44,6 +44,15 @@ pub(crate) const fn ioc(dir: u32, ty: u8, nr: u8, size: usize) -> u32 {
 
 pub(crate) const IOC_WRITE: u32 = 1;
 pub(crate) const IOC_READ: u32 = 2;
+
+/// A flag or limit that counts only when something is so.
+pub(crate) fn when(is_so: bool, value: u32) -> u32 {
+    if is_so {
+        value
+    } else {
+        0
+    }
+}
 
 /// The text in a fixed, NUL-terminated field.
 pub fn c_text(field: &[u8]) -> String {

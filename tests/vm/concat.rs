@@ -10,10 +10,22 @@ use crate::support::tree::{exercise, EXT4};
 use crate::support::{sh, shipped_object, Files, Prog, RamDisk, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
-    Test { name: "concat/one_bio_across_the_seam", run: one_bio },
-    Test { name: "concat/model_disk_then_file", run: || model(Kind::Disk, Kind::FileDirect) },
-    Test { name: "concat/model_file_then_disk", run: || model(Kind::FileBuffered, Kind::Disk) },
-    Test { name: "concat/ext4_across_the_seam", run: ext4 },
+    Test {
+        name: "concat/one_bio_across_the_seam",
+        run: one_bio,
+    },
+    Test {
+        name: "concat/model_disk_then_file",
+        run: || model(Kind::Disk, Kind::FileDirect),
+    },
+    Test {
+        name: "concat/model_file_then_disk",
+        run: || model(Kind::FileBuffered, Kind::Disk),
+    },
+    Test {
+        name: "concat/ext4_across_the_seam",
+        run: ext4,
+    },
 ];
 
 /// A device that is nothing by itself, with two slots and `concat` between them.
@@ -31,7 +43,10 @@ impl Concat {
         // What is declined reads as zeroes and forgets writes: it cannot pass for mapped.
         let ubd = Ubd::add(&[&format!("-t null -s {}", slots[0].2 + slots[1].2)])?;
         for (number, (file, options, _)) in slots.iter().enumerate() {
-            sh(format!("ubd-bpf slot add {} {file} --slot {number} {options}", ubd.id()))?;
+            sh(format!(
+                "ubd-bpf slot add {} {file} --slot {number} {options}",
+                ubd.id()
+            ))?;
         }
         sh(format!("ubd-bpf bind {} concat", ubd.node()))?;
         Ok(Concat { ubd, _prog: prog })
@@ -40,9 +55,17 @@ impl Concat {
     /// The windows of two backings, one behind the other.
     fn of(first: &Backing, second: &Backing) -> Result<Concat> {
         let slot = |backing: &Backing| {
-            let direct = if backing.kind == Kind::FileDirect { "--direct" } else { "" };
+            let direct = if backing.kind == Kind::FileDirect {
+                "--direct"
+            } else {
+                ""
+            };
             let (window, path) = (&backing.window, backing.path.display().to_string());
-            (path, format!("--offset {} --size {} {direct}", window.start, window.len()), window.len() as u64)
+            (
+                path,
+                format!("--offset {} --size {} {direct}", window.start, window.len()),
+                window.len() as u64,
+            )
         };
         Concat::new([slot(first), slot(second)])
     }
@@ -58,12 +81,18 @@ fn one_bio() -> Result<()> {
     let concat = Concat::of(&first, &second)?;
     let seam = first.window.len();
     let should_be = [first.shown(), second.shown()].concat();
-    for (before, len) in [(512, 1024), (24 << 10, 64 << 10), (64 << 10, 64 << 10), (0, 64 << 10)] {
+    for (before, len) in [
+        (512, 1024),
+        (24 << 10, 64 << 10),
+        (64 << 10, 64 << 10),
+        (0, 64 << 10),
+    ] {
         let at = seam - before;
         let start = concat.ubd.counters()?;
         let is = read_direct(concat.ubd.node(), at as u64, len)?;
         let count = concat.ubd.counters()?.since(&start);
-        same(&is, &should_be[at..at + len]).with_context(|| format!("{len} bytes at {before} before the seam"))?;
+        same(&is, &should_be[at..at + len])
+            .with_context(|| format!("{len} bytes at {before} before the seam"))?;
         count.all_mapped(1)?;
         let pieces = if before > 0 && before < len { 2 } else { 1 };
         ensure!(
@@ -71,7 +100,11 @@ fn one_bio() -> Result<()> {
             "{len} bytes at {before} before the seam are {pieces} pieces: {}",
             count.summary()
         );
-        ensure!(count["read_mapped_sectors"] == len as u64 / 512, "{}", count.summary());
+        ensure!(
+            count["read_mapped_sectors"] == len as u64 / 512,
+            "{}",
+            count.summary()
+        );
     }
     Ok(())
 }
@@ -79,26 +112,42 @@ fn one_bio() -> Result<()> {
 fn model(first: Kind, second: Kind) -> Result<()> {
     let (first, second) = (backing(first)?, backing(second)?);
     let concat = Concat::of(&first, &second)?;
-    let block: u64 = concat.ubd.attr("queue/logical_block_size")?.parse()?;
-    ensure!(block == 512, "the device has blocks of {block} bytes");
-    let mut model = Model {
-        bytes: [first.shown(), second.shown()].concat(),
-        block,
-        discards: concat.ubd.attr("queue/discard_max_bytes")? != "0",
-        discard_zeroes: false,
-    };
+    let mut model = Model::of(&concat.ubd, [first.shown(), second.shown()].concat(), false)?;
+    ensure!(
+        model.block() == 512,
+        "the device has blocks of {} bytes",
+        model.block()
+    );
     let before = concat.ubd.counters()?;
-    let done = model.run(&concat.ubd.node(), 2, 250).context("the device is not as its model")?;
+    let done = model
+        .run(&concat.ubd.node(), 2, 250)
+        .context("the device is not as its model")?;
     let count = concat.ubd.counters()?.since(&before);
     let data = count["read_declined"] + count["write_declined"];
-    ensure!(data == 0 && count["bad"] == 0 && count["error"] == 0, "{}", count.summary());
-    ensure!(count["splits"] > 0, "nothing crossed the seam: {}", count.summary());
+    ensure!(
+        data == 0 && count["bad"] == 0 && count["error"] == 0,
+        "{}",
+        count.summary()
+    );
+    ensure!(
+        count["splits"] > 0,
+        "nothing crossed the seam: {}",
+        count.summary()
+    );
     // Once both were written to, a flush goes to both.
-    ensure!(count["flush_slots"] > done.flushes, "{done:?}: {}", count.summary());
+    ensure!(
+        count["flush_slots"] > done.flushes,
+        "{done:?}: {}",
+        count.summary()
+    );
     drop(concat);
     let seam = first.window.len();
-    first.check(&model.bytes[..seam]).context("the first slot")?;
-    second.check(&model.bytes[seam..]).context("the second slot")
+    first
+        .check(&model.bytes[..seam])
+        .context("the first slot")?;
+    second
+        .check(&model.bytes[seam..])
+        .context("the second slot")
 }
 
 /// A file system that spans a disk and a file.
@@ -116,8 +165,19 @@ fn ext4() -> Result<()> {
     exercise(&EXT4, &concat.ubd.node())?;
     let count = concat.ubd.counters()?.since(&before);
     count.all_mapped(100)?;
-    ensure!(count["splits"] > 0, "nothing crossed the seam: {}", count.summary());
-    let (file, all) = (count["file_worker"], count["read_mapped"] + count["write_mapped"]);
-    ensure!(file > 0 && file < all, "one slot had nothing to do: {}", count.summary());
+    ensure!(
+        count["splits"] > 0,
+        "nothing crossed the seam: {}",
+        count.summary()
+    );
+    let (file, all) = (
+        count["file_worker"],
+        count["read_mapped"] + count["write_mapped"],
+    );
+    ensure!(
+        file > 0 && file < all,
+        "one slot had nothing to do: {}",
+        count.summary()
+    );
     Ok(())
 }

@@ -8,41 +8,146 @@ use crate::support::model::{Done, Model};
 use crate::support::{sh, Counters, Fio, Prog, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
-    Test { name: "data/null_q1", run: || null(1) },
-    Test { name: "data/null_q4", run: || null(4) },
-    Test { name: "data/null_mapped_to_zero", run: null_mapped_to_zero },
-    Test { name: "data/fio_disk_declined_q1", run: || fio(Kind::Disk, false, 1) },
-    Test { name: "data/fio_disk_declined_q4", run: || fio(Kind::Disk, false, 4) },
-    Test { name: "data/fio_disk_mapped_q1", run: || fio(Kind::Disk, true, 1) },
-    Test { name: "data/fio_disk_mapped_q4", run: || fio(Kind::Disk, true, 4) },
-    Test { name: "data/fio_disk4k_mapped_q1", run: || fio(Kind::Disk4k, true, 1) },
-    Test { name: "data/fio_file_direct_declined_q1", run: || fio(Kind::FileDirect, false, 1) },
-    Test { name: "data/fio_file_direct_declined_q4", run: || fio(Kind::FileDirect, false, 4) },
-    Test { name: "data/fio_file_direct_mapped_q1", run: || fio(Kind::FileDirect, true, 1) },
-    Test { name: "data/fio_file_direct_mapped_q4", run: || fio(Kind::FileDirect, true, 4) },
-    Test { name: "data/fio_file_buffered_declined_q1", run: || fio(Kind::FileBuffered, false, 1) },
-    Test { name: "data/fio_file_buffered_declined_q4", run: || fio(Kind::FileBuffered, false, 4) },
-    Test { name: "data/fio_file_buffered_mapped_q1", run: || fio(Kind::FileBuffered, true, 1) },
-    Test { name: "data/fio_file_buffered_mapped_q4", run: || fio(Kind::FileBuffered, true, 4) },
-    Test { name: "data/model_disk_declined", run: || model(Kind::Disk, By::Daemon, 1) },
-    Test { name: "data/model_disk_mapped", run: || model(Kind::Disk, By::Linear, 1) },
-    Test { name: "data/model_disk_mixed", run: || model(Kind::Disk, By::Random(50), 4) },
-    Test { name: "data/model_disk_checker", run: || model(Kind::Disk, By::Checker, 4) },
-    Test { name: "data/model_disk_split", run: || model(Kind::Disk, By::OneBlock, 1) },
-    Test { name: "data/model_disk4k_declined", run: || model(Kind::Disk4k, By::Daemon, 1) },
-    Test { name: "data/model_disk4k_mapped", run: || model(Kind::Disk4k, By::Linear, 1) },
-    Test { name: "data/model_disk4k_mixed", run: || model(Kind::Disk4k, By::Random(50), 1) },
-    Test { name: "data/model_disk4k_split", run: || model(Kind::Disk4k, By::OneBlock, 1) },
-    Test { name: "data/model_file_direct_declined", run: || model(Kind::FileDirect, By::Daemon, 1) },
-    Test { name: "data/model_file_direct_mapped", run: || model(Kind::FileDirect, By::Linear, 1) },
-    Test { name: "data/model_file_direct_mixed_0", run: || model(Kind::FileDirect, By::Random(0), 1) },
-    Test { name: "data/model_file_direct_mixed_50", run: || model(Kind::FileDirect, By::Random(50), 4) },
-    Test { name: "data/model_file_direct_mixed_100", run: || model(Kind::FileDirect, By::Random(100), 1) },
-    Test { name: "data/model_file_direct_split", run: || model(Kind::FileDirect, By::OneBlock, 1) },
-    Test { name: "data/model_file_buffered_declined", run: || model(Kind::FileBuffered, By::Daemon, 4) },
-    Test { name: "data/model_file_buffered_mapped", run: || model(Kind::FileBuffered, By::Linear, 1) },
-    Test { name: "data/model_file_buffered_mixed", run: || model(Kind::FileBuffered, By::Random(50), 4) },
-    Test { name: "data/model_notices_a_wrong_map", run: wrong_map },
+    Test {
+        name: "data/null_q1",
+        run: || null(1),
+    },
+    Test {
+        name: "data/null_q4",
+        run: || null(4),
+    },
+    Test {
+        name: "data/null_mapped_to_zero",
+        run: null_mapped_to_zero,
+    },
+    Test {
+        name: "data/fio_disk_declined_q1",
+        run: || fio(Kind::Disk, false, 1),
+    },
+    Test {
+        name: "data/fio_disk_declined_q4",
+        run: || fio(Kind::Disk, false, 4),
+    },
+    Test {
+        name: "data/fio_disk_mapped_q1",
+        run: || fio(Kind::Disk, true, 1),
+    },
+    Test {
+        name: "data/fio_disk_mapped_q4",
+        run: || fio(Kind::Disk, true, 4),
+    },
+    Test {
+        name: "data/fio_disk4k_mapped_q1",
+        run: || fio(Kind::Disk4k, true, 1),
+    },
+    Test {
+        name: "data/fio_file_direct_declined_q1",
+        run: || fio(Kind::FileDirect, false, 1),
+    },
+    Test {
+        name: "data/fio_file_direct_declined_q4",
+        run: || fio(Kind::FileDirect, false, 4),
+    },
+    Test {
+        name: "data/fio_file_direct_mapped_q1",
+        run: || fio(Kind::FileDirect, true, 1),
+    },
+    Test {
+        name: "data/fio_file_direct_mapped_q4",
+        run: || fio(Kind::FileDirect, true, 4),
+    },
+    Test {
+        name: "data/fio_file_buffered_declined_q1",
+        run: || fio(Kind::FileBuffered, false, 1),
+    },
+    Test {
+        name: "data/fio_file_buffered_declined_q4",
+        run: || fio(Kind::FileBuffered, false, 4),
+    },
+    Test {
+        name: "data/fio_file_buffered_mapped_q1",
+        run: || fio(Kind::FileBuffered, true, 1),
+    },
+    Test {
+        name: "data/fio_file_buffered_mapped_q4",
+        run: || fio(Kind::FileBuffered, true, 4),
+    },
+    Test {
+        name: "data/model_disk_declined",
+        run: || model(Kind::Disk, By::Daemon, 1),
+    },
+    Test {
+        name: "data/model_disk_mapped",
+        run: || model(Kind::Disk, By::Linear, 1),
+    },
+    Test {
+        name: "data/model_disk_mixed",
+        run: || model(Kind::Disk, By::Random(50), 4),
+    },
+    Test {
+        name: "data/model_disk_checker",
+        run: || model(Kind::Disk, By::Checker, 4),
+    },
+    Test {
+        name: "data/model_disk_split",
+        run: || model(Kind::Disk, By::OneBlock, 1),
+    },
+    Test {
+        name: "data/model_disk4k_declined",
+        run: || model(Kind::Disk4k, By::Daemon, 1),
+    },
+    Test {
+        name: "data/model_disk4k_mapped",
+        run: || model(Kind::Disk4k, By::Linear, 1),
+    },
+    Test {
+        name: "data/model_disk4k_mixed",
+        run: || model(Kind::Disk4k, By::Random(50), 1),
+    },
+    Test {
+        name: "data/model_disk4k_split",
+        run: || model(Kind::Disk4k, By::OneBlock, 1),
+    },
+    Test {
+        name: "data/model_file_direct_declined",
+        run: || model(Kind::FileDirect, By::Daemon, 1),
+    },
+    Test {
+        name: "data/model_file_direct_mapped",
+        run: || model(Kind::FileDirect, By::Linear, 1),
+    },
+    Test {
+        name: "data/model_file_direct_mixed_0",
+        run: || model(Kind::FileDirect, By::Random(0), 1),
+    },
+    Test {
+        name: "data/model_file_direct_mixed_50",
+        run: || model(Kind::FileDirect, By::Random(50), 4),
+    },
+    Test {
+        name: "data/model_file_direct_mixed_100",
+        run: || model(Kind::FileDirect, By::Random(100), 1),
+    },
+    Test {
+        name: "data/model_file_direct_split",
+        run: || model(Kind::FileDirect, By::OneBlock, 1),
+    },
+    Test {
+        name: "data/model_file_buffered_declined",
+        run: || model(Kind::FileBuffered, By::Daemon, 4),
+    },
+    Test {
+        name: "data/model_file_buffered_mapped",
+        run: || model(Kind::FileBuffered, By::Linear, 1),
+    },
+    Test {
+        name: "data/model_file_buffered_mixed",
+        run: || model(Kind::FileBuffered, By::Random(50), 4),
+    },
+    Test {
+        name: "data/model_notices_a_wrong_map",
+        run: wrong_map,
+    },
 ];
 
 /// The null target drops what is written: only that all of it reaches the daemon can be seen.
@@ -59,10 +164,22 @@ fn null_mapped_to_zero() -> Result<()> {
     let before = ubd.counters()?;
     let ios = Fio::new(&ubd.node(), 2000).run()?;
     let count = ubd.counters()?.since(&before);
-    ensure!(count["declined"] == 0 && count["mapped"] == 0 && count["bad"] == 0, "{}", count.summary());
-    ensure!(count["zero"] >= ios, "zero is less than {ios}: {}", count.summary());
+    ensure!(
+        count["declined"] == 0 && count["mapped"] == 0 && count["bad"] == 0,
+        "{}",
+        count.summary()
+    );
+    ensure!(
+        count["zero"] >= ios,
+        "zero is less than {ios}: {}",
+        count.summary()
+    );
     let sectors = count["read_zero_sectors"] + count["write_zero_sectors"];
-    ensure!(sectors >= ios * 8, "{ios} I/Os of 8 sectors: {}", count.summary());
+    ensure!(
+        sectors >= ios * 8,
+        "{ios} I/Os of 8 sectors: {}",
+        count.summary()
+    );
     Ok(())
 }
 
@@ -131,38 +248,58 @@ fn model(kind: Kind, by: By, queues: u32) -> Result<()> {
         args.push(format!("--bpf-fastpath={name}"));
     }
     let ubd = Ubd::add(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
-    let block: u64 = ubd.attr("queue/logical_block_size")?.parse()?;
-    ensure!(block == kind.block(), "the device has blocks of {block} bytes");
-    let mut model = Model {
-        bytes: backing.shown(),
-        block,
-        discards: ubd.attr("queue/discard_max_bytes")? != "0",
-        discard_zeroes: kind.clears(),
-    };
+    let mut model = Model::of(&ubd, backing.shown(), kind.clears())?;
+    ensure!(
+        model.block() == kind.block(),
+        "the device has blocks of {} bytes",
+        model.block()
+    );
     let before = ubd.counters()?;
     // A split costs as much as an I/O of its own.
     let operations = if matches!(by, By::OneBlock) { 100 } else { 250 };
-    let done = model.run(&ubd.node(), 1, operations).context("the device is not as its model")?;
+    let done = model
+        .run(&ubd.node(), 1, operations)
+        .context("the device is not as its model")?;
     let count = ubd.counters()?.since(&before);
-    check_counters(kind, by, &count, &done).with_context(|| format!("{done:?}; {}", count.summary()))?;
+    check_counters(kind, by, &count, &done)
+        .with_context(|| format!("{done:?}; {}", count.summary()))?;
     ubd.del()?;
-    backing.check(&model.bytes).context("the backing is not as the model")
+    backing
+        .check(&model.bytes)
+        .context("the backing is not as the model")
 }
 
 /// The model is worth something only if it fails when it should.
 fn wrong_map() -> Result<()> {
     let backing = Backing::new(Kind::Disk)?;
     let prog = Prog::load("cookie_offset", &[])?;
-    let args = backing.args();
+    let mut args = backing.args();
+    args.push(format!("--bpf-fastpath={}", prog.name()));
     let ubd = Ubd::add(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
-    sh(format!("ubd-bpf bind {} {} --cookie 1", ubd.node(), prog.name()))?;
-    let mut model = Model { bytes: backing.shown(), block: 512, discards: false, discard_zeroes: false };
+    sh(format!(
+        "ubd-bpf bind {} {} --cookie 1",
+        ubd.node(),
+        prog.name()
+    ))?;
+    let mut model = Model::of(&ubd, backing.shown(), false)?;
     let before = ubd.counters()?;
-    let error = model.run(&ubd.node(), 1, 20).err().context("a map that is off by a sector went unnoticed")?;
-    ensure!(format!("{error:?}").contains("differs at byte"), "another error: {error:?}");
-    ensure!(ubd.counters()?.since(&before)["mapped"] > 0, "nothing was mapped");
+    let error = model
+        .run(&ubd.node(), 1, 20)
+        .err()
+        .context("a map that is off by a sector went unnoticed")?;
+    ensure!(
+        format!("{error:?}").contains("differs at byte"),
+        "another error: {error:?}"
+    );
+    ensure!(
+        ubd.counters()?.since(&before)["mapped"] > 0,
+        "nothing was mapped"
+    );
     ubd.del()?;
-    ensure!(backing.check(&model.bytes).is_err(), "the backing is as it should not be");
+    ensure!(
+        backing.check(&model.bytes).is_err(),
+        "the backing is as it should not be"
+    );
     Ok(())
 }
 
@@ -171,7 +308,10 @@ fn check_counters(kind: Kind, by: By, count: &Counters, done: &Done) -> Result<(
     ensure!(flushes >= done.flushes, "flushes are missing");
     if kind.clears() {
         let discards = count["discard_mapped"] + count["discard_declined"];
-        ensure!(done.discards > 0 && discards >= done.discards, "discards are missing");
+        ensure!(
+            done.discards > 0 && discards >= done.discards,
+            "discards are missing"
+        );
         let zero_outs = count["write_zeroes_mapped"] + count["write_zeroes_declined"];
         ensure!(zero_outs >= done.zero_outs, "write-zeroes are missing");
     }
@@ -181,18 +321,30 @@ fn check_counters(kind: Kind, by: By, count: &Counters, done: &Done) -> Result<(
         By::Random(_) | By::Checker => (true, true),
     };
     for op in ["read", "write"] {
-        ensure!((count[&format!("{op}_mapped")] > 0) == mapped, "{op}s were mapped, or not");
-        ensure!((count[&format!("{op}_declined")] > 0) == declined, "{op}s were declined, or not");
+        ensure!(
+            (count[&format!("{op}_mapped")] > 0) == mapped,
+            "{op}s were mapped, or not"
+        );
+        ensure!(
+            (count[&format!("{op}_declined")] > 0) == declined,
+            "{op}s were declined, or not"
+        );
     }
     // What the disk cannot do by itself is left to the daemon.
     if kind.clears() && !declined {
         ensure!(count["declined"] == 0, "something was declined");
     }
     if mapped {
-        ensure!(count["flush_slots"] >= done.flushes, "the slot was not flushed");
+        ensure!(
+            count["flush_slots"] >= done.flushes,
+            "the slot was not flushed"
+        );
     }
     let splits = matches!(by, By::OneBlock | By::Checker);
     ensure!((count["splits"] > 0) == splits, "there were splits, or not");
-    ensure!(count["bad"] == 0 && count["error"] == 0, "bad verdicts or errors");
+    ensure!(
+        count["bad"] == 0 && count["error"] == 0,
+        "bad verdicts or errors"
+    );
     Ok(())
 }

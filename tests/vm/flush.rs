@@ -10,19 +10,49 @@ use anyhow::{ensure, Context, Result};
 
 use crate::support::backing::noise;
 use crate::support::io::{open_direct, write_flags, Aligned};
-use crate::support::{sh, shipped_object, NullDisk, Prog, Test, Ubd};
+use crate::support::{sh, shipped_object, wait_for, NullDisk, Prog, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
-    Test { name: "flush/overlapping_a_write_in_flight", run: overlap },
-    Test { name: "flush/two_flushers_beside_a_writer", run: two_flushers },
-    Test { name: "flush/is_owed_after_close_and_open", run: reopened },
-    Test { name: "flush/nothing_written_nothing_flushed", run: clean },
-    Test { name: "flush/fua_reaches_the_disk", run: fua_disk },
-    Test { name: "flush/of_a_file_reaches_its_disk", run: || file("") },
-    Test { name: "flush/of_a_direct_file_reaches_its_disk", run: || file("--direct-io=on") },
-    Test { name: "flush/declined_writes_are_the_daemons", run: declined },
-    Test { name: "flush/journal_on_two_slots", run: journal },
-    Test { name: "flush/released_slot_is_flushed", run: released },
+    Test {
+        name: "flush/overlapping_a_write_in_flight",
+        run: overlap,
+    },
+    Test {
+        name: "flush/two_flushers_beside_a_writer",
+        run: two_flushers,
+    },
+    Test {
+        name: "flush/is_owed_after_close_and_open",
+        run: reopened,
+    },
+    Test {
+        name: "flush/nothing_written_nothing_flushed",
+        run: clean,
+    },
+    Test {
+        name: "flush/fua_reaches_the_disk",
+        run: fua_disk,
+    },
+    Test {
+        name: "flush/of_a_file_reaches_its_disk",
+        run: || file(""),
+    },
+    Test {
+        name: "flush/of_a_direct_file_reaches_its_disk",
+        run: || file("--direct-io=on"),
+    },
+    Test {
+        name: "flush/declined_writes_are_the_daemons",
+        run: declined,
+    },
+    Test {
+        name: "flush/journal_on_two_slots",
+        run: journal,
+    },
+    Test {
+        name: "flush/released_slot_is_flushed",
+        run: released,
+    },
 ];
 
 /// A disk with a volatile cache and without FUA: a FUA write is followed by a flush.
@@ -33,14 +63,21 @@ fn cached(settings: &[(&str, &str)]) -> Result<NullDisk> {
         // Before 6.11 null_blk had no such setting, and FUA went with the cache.
         .or_else(|_| NullDisk::new(64, 512, &all))?;
     let attr = |name: &str| fs::read_to_string(format!("/sys/block/{}/queue/{name}", disk.name()));
-    ensure!(attr("write_cache")?.trim() == "write back", "null_blk has no cache");
+    ensure!(
+        attr("write_cache")?.trim() == "write back",
+        "null_blk has no cache"
+    );
     Ok(disk)
 }
 
 /// Flushes that the disk has done: the 16th field of its statistics.
 fn flushes(disk: &NullDisk) -> Result<u64> {
     let stat = fs::read_to_string(format!("/sys/block/{}/stat", disk.name()))?;
-    Ok(stat.split_whitespace().nth(15).context("no flush statistics")?.parse()?)
+    Ok(stat
+        .split_whitespace()
+        .nth(15)
+        .context("no flush statistics")?
+        .parse()?)
 }
 
 fn device(disk: &NullDisk) -> Result<Ubd> {
@@ -48,35 +85,65 @@ fn device(disk: &NullDisk) -> Result<Ubd> {
 }
 
 fn write(file: &File, at: u64) -> Result<()> {
-    file.write_all_at(&Aligned::copy_of(noise(at as usize % 4096, 4096), 0), at).context("failed to write")
+    file.write_all_at(&Aligned::copy_of(noise(at as usize % 4096, 4096), 0), at)
+        .context("failed to write")
 }
 
 /// A write that a flush has overtaken is covered by the next one.
 fn overlap() -> Result<()> {
-    // Every request takes 400 ms.
-    let slow = [("irqmode", "2"), ("completion_nsec", "400000000")];
-    let disk = cached(&slow)?;
-    let ubd = device(&disk)?;
+    const SLOW: Duration = Duration::from_millis(250);
+    let nsec = SLOW.as_nanos().to_string();
+    let disk = cached(&[("irqmode", "2"), ("completion_nsec", &nsec)])?;
+    // So that udev's look at the new device does not take as long.
+    let ubd = Ubd::add(&["-t null -s 16M"])?;
+    let linear = Prog::load_as(&shipped_object("linear"), "slow", &[])?;
+    sh(format!(
+        "ubd-bpf slot add {0} {1} --size 16M; ubd-bpf bind {0} {2}",
+        ubd.id(),
+        disk.node(),
+        linear.name()
+    ))?;
     let open = open_direct(ubd.node(), true)?;
     let (counted, before) = (ubd.counters()?, flushes(&disk)?);
-    for round in 1..=3 {
-        let start = Instant::now();
-        std::thread::scope(|scope| -> Result<()> {
-            let writer = scope.spawn(|| write(&open, round * 8192).map(|()| start.elapsed()));
-            std::thread::sleep(Duration::from_millis(100));
-            let issued = start.elapsed();
+    let writing =
+        || fs::read_to_string(format!("/sys/block/{}/inflight", disk.name())).unwrap_or_default();
+    let (mut rounds, mut overtaken) = (0, 0);
+    while overtaken < 2 {
+        rounds += 1;
+        ensure!(
+            rounds < 20,
+            "no flush has overtaken a write: the machine is too slow"
+        );
+        let (called, written) = std::thread::scope(|scope| -> Result<_> {
+            let writer = scope.spawn(|| write(&open, rounds * 8192).map(|()| Instant::now()));
+            wait_for("the write to be on its way", 40 * SLOW, || {
+                writer.is_finished()
+                    || writing()
+                        .split_whitespace()
+                        .nth(1)
+                        .is_some_and(|n| n != "0")
+            })?;
+            let called = Instant::now();
             open.sync_all()?;
-            let written = writer.join().expect("joining")?;
-            ensure!(written > issued, "the write ({written:?}) was over before the flush ({issued:?}) began");
-            Ok(())
+            Ok((called, writer.join().expect("joining")?))
         })?;
+        // With room for the way down.
+        overtaken += u64::from(written > called + SLOW / 5);
         open.sync_all()?;
         let done = flushes(&disk)? - before;
-        ensure!(done == 2 * round, "round {round}: the disk has done {done} of {} flushes", 2 * round);
+        ensure!(
+            done == 2 * rounds,
+            "round {rounds}: the disk has done {done} of {} flushes",
+            2 * rounds
+        );
     }
     let counted = ubd.counters()?.since(&counted);
-    counted.all_mapped(3)?;
-    ensure!(counted["flush_slots"] == 6 && counted["flush_mapped"] == 6, "{}", counted.summary());
+    counted.all_mapped(rounds)?;
+    ensure!(
+        counted["flush_slots"] == 2 * rounds && counted["flush_mapped"] == 2 * rounds,
+        "{}",
+        counted.summary()
+    );
     Ok(())
 }
 
@@ -98,11 +165,18 @@ fn two_flushers() -> Result<()> {
     })?;
     let counted = ubd.counters()?.since(&before);
     counted.all_mapped(260)?;
-    ensure!(counted["flush_slots"] == 60 && counted["flush_mapped"] == 60, "{}", counted.summary());
+    ensure!(
+        counted["flush_slots"] == 60 && counted["flush_mapped"] == 60,
+        "{}",
+        counted.summary()
+    );
     // The same slot, flushed last, after the last write.
     let before = flushes(&disk)?;
     open.sync_all()?;
-    ensure!(flushes(&disk)? == before + 1, "the last flush has not reached the disk");
+    ensure!(
+        flushes(&disk)? == before + 1,
+        "the last flush has not reached the disk"
+    );
     Ok(())
 }
 
@@ -117,7 +191,10 @@ fn reopened() -> Result<()> {
     let open = open_direct(ubd.node(), false)?;
     let before = flushes(&disk)?;
     open.sync_all()?;
-    ensure!(flushes(&disk)? == before + 1, "the flush of an earlier write has not reached the disk");
+    ensure!(
+        flushes(&disk)? == before + 1,
+        "the flush of an earlier write has not reached the disk"
+    );
     Ok(())
 }
 
@@ -129,7 +206,11 @@ fn clean() -> Result<()> {
     let (counted, before) = (ubd.counters()?, flushes(&disk)?);
     open.sync_all()?;
     let counted = ubd.counters()?.since(&counted);
-    ensure!(counted["flush_mapped"] == 1 && counted["flush_slots"] == 0, "{}", counted.summary());
+    ensure!(
+        counted["flush_mapped"] == 1 && counted["flush_slots"] == 0,
+        "{}",
+        counted.summary()
+    );
     ensure!(flushes(&disk)? == before, "a flush for nothing");
     Ok(())
 }
@@ -149,11 +230,19 @@ fn fua_disk() -> Result<()> {
         grown.push(flushes(&disk)? - before);
     }
     let expected = if fua.trim() == "0" { 2 } else { 1 };
-    ensure!(grown == [0, expected], "flushes of a plain and of a FUA write: {grown:?}, expected 0 and {expected}");
+    ensure!(
+        grown == [0, expected],
+        "flushes of a plain and of a FUA write: {grown:?}, expected 0 and {expected}"
+    );
     // The bio itself carried it: seen where it is issued to the disk.
     if fua.trim() == "1" {
-        let rwbs = traced(&disk, || Ok(write_flags(&open, &data, 16384, libc::RWF_DSYNC).map(drop)?))?;
-        ensure!(rwbs.contains("WFS"), "no FUA write was issued to the disk:\n{rwbs}");
+        let rwbs = traced(&disk, || {
+            Ok(write_flags(&open, &data, 16384, libc::RWF_DSYNC).map(drop)?)
+        })?;
+        ensure!(
+            rwbs.contains("WFS"),
+            "no FUA write was issued to the disk:\n{rwbs}"
+        );
     }
     Ok(())
 }
@@ -161,7 +250,10 @@ fn fua_disk() -> Result<()> {
 /// What is issued to a disk meanwhile, as lines of the tracer.
 fn traced(disk: &NullDisk, act: impl FnOnce() -> Result<()>) -> Result<String> {
     let trace = "/sys/kernel/tracing";
-    let dev = sh(format!("IFS=: read a b < /sys/block/{}/dev; echo $((a << 20 | b))", disk.name()))?;
+    let dev = sh(format!(
+        "IFS=: read a b < /sys/block/{}/dev; echo $((a << 20 | b))",
+        disk.name()
+    ))?;
     sh(format!(
         "cd {trace}; echo > trace; echo 'dev == {dev}' > events/block/block_rq_issue/filter
          echo 1 > events/block/block_rq_issue/enable"
@@ -178,7 +270,10 @@ fn traced(disk: &NullDisk, act: impl FnOnce() -> Result<()>) -> Result<String> {
 /// A file, on a file system on such a disk.
 fn file(mode: &str) -> Result<()> {
     let disk = cached(&[])?;
-    sh(format!("mkfs.ext4 -q {0}; mkdir -p /mnt/flush; mount {0} /mnt/flush", disk.node()))?;
+    sh(format!(
+        "mkfs.ext4 -q {0}; mkdir -p /mnt/flush; mount {0} /mnt/flush",
+        disk.node()
+    ))?;
     let result = (|| {
         sh("dd if=/dev/zero of=/mnt/flush/backing bs=1M count=16 conv=fsync status=none")?;
         let ubd = Ubd::add(&["-t loop -f /mnt/flush/backing", mode, "--bpf-fastpath"])?;
@@ -193,11 +288,19 @@ fn file(mode: &str) -> Result<()> {
                 write(&open, 2 << 20)?;
                 open.sync_all()?;
             }
-            ensure!(flushes(&disk)? > before, "a {what} of the device has not flushed the disk below the file");
+            ensure!(
+                flushes(&disk)? > before,
+                "a {what} of the device has not flushed the disk below the file"
+            );
         }
         let counted = ubd.counters()?.since(&counted);
         counted.all_mapped(2)?;
-        ensure!(counted["file_worker"] >= 2 && counted["flush_slots"] >= 2, "{}", counted.summary());
+        ensure!(
+            counted["file_worker"] >= 2 && counted["flush_slots"] >= 2,
+            "{}",
+            counted.summary()
+        );
+        drop(open);
         ubd.del()
     })();
     // The first error is the one to tell.
@@ -214,7 +317,11 @@ fn declined() -> Result<()> {
     let counted = ubd.counters()?;
     open.sync_all()?;
     let counted = ubd.counters()?.since(&counted);
-    ensure!(counted["flush_daemon"] == 0 && counted["flush_declined"] == 0, "{}", counted.summary());
+    ensure!(
+        counted["flush_daemon"] == 0 && counted["flush_declined"] == 0,
+        "{}",
+        counted.summary()
+    );
 
     sh(format!("ubd-bpf unbind {}", ubd.id()))?;
     write(&open, 0)?;
@@ -222,9 +329,17 @@ fn declined() -> Result<()> {
     let (counted, before) = (ubd.counters()?, flushes(&disk)?);
     open.sync_all()?;
     let counted = ubd.counters()?.since(&counted);
-    ensure!(counted["flush_daemon"] == 1 && counted["flush_declined"] == 1, "{}", counted.summary());
+    ensure!(
+        counted["flush_daemon"] == 1 && counted["flush_declined"] == 1,
+        "{}",
+        counted.summary()
+    );
     // The daemon's flush of the disk, and the slot's.
-    ensure!(flushes(&disk)? >= before + 2, "only {} flushes", flushes(&disk)? - before);
+    ensure!(
+        flushes(&disk)? >= before + 2,
+        "only {} flushes",
+        flushes(&disk)? - before
+    );
     Ok(())
 }
 
@@ -232,20 +347,33 @@ fn declined() -> Result<()> {
 fn journal() -> Result<()> {
     let disks = [cached(&[])?, cached(&[])?];
     let half = 48 << 11;
-    let concat = Prog::load_as(&shipped_object("concat"), "two", &["nr=2", &format!("slot_len={half},{half}")])?;
+    let concat = Prog::load_as(
+        &shipped_object("concat"),
+        "two",
+        &["nr=2", &format!("slot_len={half},{half}")],
+    )?;
     let ubd = Ubd::add(&["-t null -s 96M"])?;
     for disk in &disks {
-        sh(format!("ubd-bpf slot add {} {} --size 48M", ubd.id(), disk.node()))?;
+        sh(format!(
+            "ubd-bpf slot add {} {} --size 48M",
+            ubd.id(),
+            disk.node()
+        ))?;
     }
     sh(format!("ubd-bpf bind {} {}", ubd.id(), concat.name()))?;
-    sh(format!("mkfs.ext4 -q -J size=4 {0}; mkdir -p /mnt/two; mount {0} /mnt/two", ubd.node()))?;
+    sh(format!(
+        "mkfs.ext4 -q -J size=4 {0}; mkdir -p /mnt/two; mount {0} /mnt/two",
+        ubd.node()
+    ))?;
     let result = (|| {
         // Data on both.
         sh("dd if=/dev/urandom of=/mnt/two/much bs=1M count=60 conv=fsync status=none")?;
         let before = [flushes(&disks[0])?, flushes(&disks[1])?];
         let counted = ubd.counters()?;
         for nr in 0..5 {
-            sh(format!("echo {nr} > /mnt/two/small{nr}; sync /mnt/two/small{nr}"))?;
+            sh(format!(
+                "echo {nr} > /mnt/two/small{nr}; sync /mnt/two/small{nr}"
+            ))?;
         }
         for (nr, disk) in disks.iter().enumerate() {
             let grown = flushes(disk)? - before[nr];

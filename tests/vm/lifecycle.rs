@@ -19,20 +19,62 @@ use crate::support::io::{open_direct, read_direct, Aligned};
 use crate::support::{fails, sh, wait_for, Background, Files, Fio, RamDisk, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
-    Test { name: "lifecycle/kill_9_mapped_goes_on", run: kill_9 },
-    Test { name: "lifecycle/sigstop_mapped_goes_on_declined_waits", run: sigstop },
-    Test { name: "lifecycle/stop_and_del_live", run: || stop_and_del(Daemon::Live) },
-    Test { name: "lifecycle/stop_and_del_frozen", run: || stop_and_del(Daemon::Frozen) },
-    Test { name: "lifecycle/stop_and_del_dead", run: || stop_and_del(Daemon::Dead) },
-    Test { name: "lifecycle/server_that_never_answers", run: never_answers },
-    Test { name: "lifecycle/queue_thread_dies", run: queue_thread_dies },
-    Test { name: "lifecycle/del_while_open", run: del_while_open },
-    Test { name: "lifecycle/del_while_mounted", run: del_while_mounted },
-    Test { name: "lifecycle/replace_under_load", run: programs::replace_under_load },
-    Test { name: "lifecycle/bind_and_unbind_under_load", run: programs::bind_under_load },
-    Test { name: "lifecycle/unload_of_a_bound_program", run: programs::unload_bound },
-    Test { name: "lifecycle/two_hundred_lives", run: two_hundred },
-    Test { name: "lifecycle/rmmod_when_in_use_and_when_idle", run: unload::rmmod },
+    Test {
+        name: "lifecycle/kill_9_mapped_goes_on",
+        run: kill_9,
+    },
+    Test {
+        name: "lifecycle/sigstop_mapped_goes_on_declined_waits",
+        run: sigstop,
+    },
+    Test {
+        name: "lifecycle/stop_and_del_live",
+        run: || stop_and_del(Daemon::Live),
+    },
+    Test {
+        name: "lifecycle/stop_and_del_frozen",
+        run: || stop_and_del(Daemon::Frozen),
+    },
+    Test {
+        name: "lifecycle/stop_and_del_dead",
+        run: || stop_and_del(Daemon::Dead),
+    },
+    Test {
+        name: "lifecycle/server_that_never_answers",
+        run: never_answers,
+    },
+    Test {
+        name: "lifecycle/queue_thread_dies",
+        run: queue_thread_dies,
+    },
+    Test {
+        name: "lifecycle/del_while_open",
+        run: del_while_open,
+    },
+    Test {
+        name: "lifecycle/del_while_mounted",
+        run: del_while_mounted,
+    },
+    Test {
+        name: "lifecycle/replace_under_load",
+        run: programs::replace_under_load,
+    },
+    Test {
+        name: "lifecycle/bind_and_unbind_under_load",
+        run: programs::bind_under_load,
+    },
+    Test {
+        name: "lifecycle/unload_of_a_bound_program",
+        run: programs::unload_bound,
+    },
+    Test {
+        name: "lifecycle/two_hundred_lives",
+        run: two_hundred,
+    },
+    Test {
+        name: "lifecycle/rmmod_when_in_use_and_when_idle",
+        run: unload::rmmod,
+    },
 ];
 
 /// STOP, DEL and the end of what is in flight take at most this: twice the driver's patience, and
@@ -47,7 +89,10 @@ fn signal(pid: u32, signal: i32) {
 /// The process is gone, or waits for its parent.
 fn is_dead(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    status.rsplit(')').next().is_none_or(|rest| rest.trim().is_empty() || rest.trim().starts_with('Z'))
+    status
+        .rsplit(')')
+        .next()
+        .is_none_or(|rest| rest.trim().is_empty() || rest.trim().starts_with('Z'))
 }
 
 /// fio for some seconds, verifying, mapped.
@@ -67,35 +112,56 @@ fn mapped(ubd: &Ubd) -> Result<u64> {
 /// More is mapped within a few seconds.
 fn goes_on(ubd: &Ubd) -> Result<()> {
     let before = mapped(ubd)?;
-    wait_for("mapped I/O to go on", Duration::from_secs(20), || mapped(ubd).is_ok_and(|n| n > before + 50))
+    wait_for("mapped I/O to go on", Duration::from_secs(20), || {
+        mapped(ubd).is_ok_and(|n| n > before + 50)
+    })
 }
 
 fn kill_9() -> Result<()> {
     let files = Files::ext4()?;
     let backing = files.file("backing", 32 << 20)?;
-    let ubd = Ubd::add(&["-t loop -f", &backing.display().to_string(), "--direct-io=on --bpf-fastpath"])?;
+    let ubd = Ubd::add(&[
+        "-t loop -f",
+        &backing.display().to_string(),
+        "--direct-io=on --bpf-fastpath",
+    ])?;
     let pid = ubd.pid()?;
     let before = ubd.counters()?;
     let load = load(&ubd.node(), 8)?;
     goes_on(&ubd)?;
 
     signal(pid, libc::SIGKILL);
-    wait_for("state fail_io", BOUND, || ubd.attr("ubd/state").is_ok_and(|state| state == "fail_io"))?;
+    wait_for("state fail_io", BOUND, || {
+        ubd.attr("ubd/state").is_ok_and(|state| state == "fail_io")
+    })?;
     goes_on(&ubd)?;
-    load.finish().context("mapped I/O failed when the daemon died")?;
+    load.finish()
+        .context("mapped I/O failed when the daemon died")?;
     ubd.counters()?.since(&before).all_mapped(100)?;
 
     // What nobody serves fails, at once.
     sh(format!("ubd-bpf unbind {}", ubd.id()))?;
     let start = Instant::now();
-    let err = open_direct(ubd.node(), false)?.read_exact_at(&mut Aligned::new(4096), 0).err();
+    let err = open_direct(ubd.node(), false)?
+        .read_exact_at(&mut Aligned::new(4096), 0)
+        .err();
     let err = err.context("a read was served without a daemon")?;
-    ensure!(err.raw_os_error() == Some(libc::EIO), "a read without a daemon got {err}");
+    ensure!(
+        err.raw_os_error() == Some(libc::EIO),
+        "a read without a daemon got {err}"
+    );
     ensure!(start.elapsed() < BOUND, "it took {:?}", start.elapsed());
     sh(format!("ubd-bpf bind {} linear", ubd.id()))?;
     read_direct(ubd.node(), 0, 4096).context("bound again, it is mapped again")?;
-    sh(format!("timeout {} ubd del --force {}", BOUND.as_secs(), ubd.id()))?;
-    ensure!(!sh("ubd list -J")?.contains(&ubd.node()), "`ubd list` still has it");
+    sh(format!(
+        "timeout {} ubd del --force {}",
+        BOUND.as_secs(),
+        ubd.id()
+    ))?;
+    ensure!(
+        !sh("ubd list -J")?.contains(&ubd.node()),
+        "`ubd list` still has it"
+    );
     Ok(())
 }
 
@@ -107,12 +173,19 @@ fn sigstop() -> Result<()> {
     goes_on(&ubd)?;
     signal(pid, libc::SIGSTOP);
     goes_on(&ubd)?;
-    load.finish().context("mapped I/O failed while the daemon was frozen")?;
+    load.finish()
+        .context("mapped I/O failed while the daemon was frozen")?;
 
     sh(format!("ubd-bpf unbind {}", ubd.id()))?;
-    let mut reading = Background::start(format!("dd if={} of=/dev/null bs=64k count=8 iflag=direct", ubd.node()))?;
+    let mut reading = Background::start(format!(
+        "dd if={} of=/dev/null bs=64k count=8 iflag=direct",
+        ubd.node()
+    ))?;
     std::thread::sleep(Duration::from_secs(2));
-    ensure!(reading.is_running(), "a declined read did not wait for the frozen daemon");
+    ensure!(
+        reading.is_running(),
+        "a declined read did not wait for the frozen daemon"
+    );
     signal(pid, libc::SIGCONT);
     let start = Instant::now();
     reading.finish().context("the read failed after SIGCONT")?;
@@ -133,9 +206,15 @@ fn stop_and_del(daemon: Daemon) -> Result<()> {
     for delete in [false, true] {
         let ubd = Ubd::add(&["-t loop -f", &disk.node(), "--sizelimit 32M -q 2"])?;
         let pid = ubd.pid()?;
-        let job = Fio::new(&ubd.node(), 1_000_000).option("time_based=1").option("runtime=60").option("size=16M");
+        let job = Fio::new(&ubd.node(), 1_000_000)
+            .option("time_based=1")
+            .option("runtime=60")
+            .option("size=16M");
         let mut load = Background::start(job.command())?;
-        let served = |least| ubd.counters().is_ok_and(|counters| counters["declined"] > least);
+        let served = |least| {
+            ubd.counters()
+                .is_ok_and(|counters| counters["declined"] > least)
+        };
         wait_for("the load to begin", BOUND, || served(50))?;
         match daemon {
             Daemon::Live => {}
@@ -150,11 +229,17 @@ fn stop_and_del(daemon: Daemon) -> Result<()> {
             sh(format!("timeout 60 ubd del --force {}", ubd.id()))?;
         } else {
             Control::open()?.stop(ubd.id())?;
-            ensure!(!std::fs::exists(format!("/sys/block/ubdb{}", ubd.id()))?, "the disk is still there");
+            ensure!(
+                !std::fs::exists(format!("/sys/block/ubdb{}", ubd.id()))?,
+                "the disk is still there"
+            );
         }
         ensure!(start.elapsed() < BOUND, "it took {:?}", start.elapsed());
         wait_for("the load to end", BOUND, || !load.is_running())?;
-        ensure!(load.finish().is_err(), "fio has not noticed that its disk was taken away");
+        ensure!(
+            load.finish().is_err(),
+            "fio has not noticed that its disk was taken away"
+        );
         if delete {
             wait_for("the daemon to be gone", BOUND, || is_dead(pid))?;
         }
@@ -166,18 +251,34 @@ fn stop_and_del(daemon: Daemon) -> Result<()> {
 
 /// Starts a read that its server takes and keeps.
 fn hanging_read(ubd: &Ubd, node: File) -> Result<(Server, JoinHandle<io::Result<()>>)> {
-    let server = Server::spawn(node, 4, Manners { answers: false, ..GOOD });
+    let server = Server::spawn(
+        node,
+        4,
+        Manners {
+            answers: false,
+            ..GOOD
+        },
+    );
     Control::open()?.start(ubd.id(), std::process::id())?;
     let disk = ubd.node();
-    wait_for("the node", BOUND, || std::fs::exists(&disk).unwrap_or(false))?;
+    wait_for("the node", BOUND, || {
+        std::fs::exists(&disk).unwrap_or(false)
+    })?;
     let read = std::thread::spawn(move || File::open(disk)?.read_exact_at(&mut [0; 4096], 8 << 20));
     Ok((server, read))
 }
 
 fn ends_with_eio(read: JoinHandle<io::Result<()>>) -> Result<()> {
     wait_for("the read to end", BOUND, || read.is_finished())?;
-    let err = read.join().expect("joining").err().context("a read that nobody answered succeeded")?;
-    ensure!(err.raw_os_error() == Some(libc::EIO) || err.kind() == ErrorKind::UnexpectedEof, "the read got {err}");
+    let err = read
+        .join()
+        .expect("joining")
+        .err()
+        .context("a read that nobody answered succeeded")?;
+    ensure!(
+        err.raw_os_error() == Some(libc::EIO) || err.kind() == ErrorKind::UnexpectedEof,
+        "the read got {err}"
+    );
     Ok(())
 }
 
@@ -217,19 +318,33 @@ fn del_while_open() -> Result<()> {
     let pid = ubd.pid()?;
     let open = open_direct(ubd.node(), true)?;
     let message = fails(2, format!("ubd del {}", ubd.id()))?;
-    ensure!(message.contains("open") && message.contains("vm-test"), "`ubd del` says `{message}`");
+    let us = std::process::id().to_string();
+    ensure!(
+        message.contains("open") && message.contains(&us),
+        "`ubd del` says `{message}`"
+    );
     let mut data = Aligned::new(4096);
-    open.read_exact_at(&mut data, 0).context("a refused `ubd del` has harmed the device")?;
+    open.read_exact_at(&mut data, 0)
+        .context("a refused `ubd del` has harmed the device")?;
 
     let start = Instant::now();
     sh(format!("timeout 60 ubd del --force {}", ubd.id()))?;
     ensure!(start.elapsed() < BOUND, "it took {:?}", start.elapsed());
     ensure!(is_dead(pid), "the daemon lives on");
-    ensure!(open.read_exact_at(&mut data, 0).is_err(), "a deleted disk can be read");
-    ensure!(open.write_all_at(&data, 0).is_err(), "a deleted disk can be written");
+    ensure!(
+        open.read_exact_at(&mut data, 0).is_err(),
+        "a deleted disk can be read"
+    );
+    ensure!(
+        open.write_all_at(&data, 0).is_err(),
+        "a deleted disk can be written"
+    );
     // The number is free, though the old disk is still held by us.
     let next = Ubd::add(&["-t null -s 16M -n", &ubd.id().to_string()])?;
-    ensure!(open.read_exact_at(&mut data, 0).is_err(), "the old disk reads from the new one");
+    ensure!(
+        open.read_exact_at(&mut data, 0).is_err(),
+        "the old disk reads from the new one"
+    );
     drop(open);
     read_direct(next.node(), 0, 4096)?;
     std::mem::forget(ubd); // its number is next's now
@@ -242,9 +357,15 @@ fn del_while_open() -> Result<()> {
 fn del_while_mounted() -> Result<()> {
     let disk = RamDisk::new()?;
     let ubd = Ubd::add(&["-t loop -f", &disk.node(), "--sizelimit 64M --bpf-fastpath"])?;
-    sh(format!("mkfs.ext4 -q {0}; mkdir -p /mnt/deleted; mount {0} /mnt/deleted; cp -r /etc /mnt/deleted/", ubd.node()))?;
+    sh(format!(
+        "mkfs.ext4 -q {0}; mkdir -p /mnt/deleted; mount {0} /mnt/deleted; cp -r /etc /mnt/deleted/",
+        ubd.node()
+    ))?;
     let message = fails(2, format!("ubd del {}", ubd.id()))?;
-    ensure!(message.contains("mounted") && message.contains("/mnt/deleted"), "`ubd del` says `{message}`");
+    ensure!(
+        message.contains("mounted") && message.contains("/mnt/deleted"),
+        "`ubd del` says `{message}`"
+    );
     let start = Instant::now();
     let deleted = sh(format!("timeout 60 ubd del --force {}", ubd.id()));
     let took = start.elapsed();
@@ -252,7 +373,10 @@ fn del_while_mounted() -> Result<()> {
     sh("umount /mnt/deleted")?;
     deleted?;
     ensure!(took < BOUND, "it took {took:?}");
-    ensure!(written.is_err(), "a file system on a deleted disk takes data");
+    ensure!(
+        written.is_err(),
+        "a file system on a deleted disk takes data"
+    );
     // Nothing holds the backing any more, and what was synced before is there.
     sh(format!("fsck.ext4 -fy {} || [ $? -le 1 ]", disk.node()))?;
     Ok(())
@@ -263,7 +387,9 @@ fn two_hundred() -> Result<()> {
     let control = Control::open()?;
     let left = || -> Result<(String, usize)> {
         // Objects in use of the driver's caches, its threads; and files of ours.
-        let kernel = sh("awk '/^ubd/ { print $1, $2 }' /proc/slabinfo; ps -eo comm | grep -c '^ubd' || true")?;
+        let kernel = sh(
+            "awk '/^ubd/ { print $1, $2 }' /proc/slabinfo; ps -eo comm | grep -c '^ubd' || true",
+        )?;
         Ok((kernel, std::fs::read_dir("/proc/self/fd")?.count()))
     };
     let before = left()?;

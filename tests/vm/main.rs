@@ -27,6 +27,7 @@ fn main() -> std::process::ExitCode {
         fs::TESTS,
         concat::TESTS,
         fastpath::TESTS,
+        fastpath::as_disk::TESTS,
         verdicts::TESTS,
         lifecycle::TESTS,
         slots::TESTS,

@@ -9,10 +9,22 @@ use crate::support::io::read_direct;
 use crate::support::{sh, Files, Fio, Prog, Skip, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
-    Test { name: "peer/rublk_null", run: null },
-    Test { name: "peer/rublk_loop", run: || looped(1) },
-    Test { name: "peer/rublk_loop_q2", run: || looped(2) },
-    Test { name: "peer/rublk_with_a_fast_path", run: mapped },
+    Test {
+        name: "peer/rublk_null",
+        run: null,
+    },
+    Test {
+        name: "peer/rublk_loop",
+        run: || looped(1),
+    },
+    Test {
+        name: "peer/rublk_loop_q2",
+        run: || looped(2),
+    },
+    Test {
+        name: "peer/rublk_with_a_fast_path",
+        run: mapped,
+    },
 ];
 
 /// Numbers that the links are for.
@@ -29,7 +41,9 @@ impl Links {
         let links = Links;
         sh("ln -sfn ubd-control /dev/ublk-control")?;
         for id in IDS {
-            sh(format!("ln -sfn ubdc{id} /dev/ublkc{id}; ln -sfn ubdb{id} /dev/ublkb{id}"))?;
+            sh(format!(
+                "ln -sfn ubdc{id} /dev/ublkc{id}; ln -sfn ubdb{id} /dev/ublkb{id}"
+            ))?;
         }
         Ok(links)
     }
@@ -43,20 +57,31 @@ impl Drop for Links {
 
 /// `rublk add`, and the disk that comes of it.
 fn rublk(id: u32, target: &str) -> Result<Ubd> {
-    let said = sh(format!("timeout 60 rublk add {target} -n {id} 2>&1; udevadm settle --timeout=60"));
+    let said = sh(format!(
+        "timeout 60 rublk add {target} -n {id} 2>&1; udevadm settle --timeout=60"
+    ));
     let device = Ubd::adopt(id);
     let said = said.context("rublk add failed")?;
-    let state = device.attr("ubd/state").with_context(|| format!("there is no disk; rublk said: {said}"))?;
+    let state = device
+        .attr("ubd/state")
+        .with_context(|| format!("there is no disk; rublk said: {said}"))?;
     ensure!(state == "live", "state {state}; rublk said: {said}");
     let info = Control::open()?.dev_info(id)?;
-    ensure!(info.ublksrv_pid as u32 == device.pid()? && info.ublksrv_pid > 0, "pid {}", info.ublksrv_pid);
+    ensure!(
+        info.ublksrv_pid as u32 == device.pid()? && info.ublksrv_pid > 0,
+        "pid {}",
+        info.ublksrv_pid
+    );
     Ok(device)
 }
 
 /// `rublk del` must do it alone.
 fn delete(device: Ubd) -> Result<()> {
     sh(format!("timeout 60 rublk del -n {} 2>&1", device.id()))?;
-    ensure!(Control::open()?.dev_info(device.id()).is_err(), "rublk has not deleted the device");
+    ensure!(
+        Control::open()?.dev_info(device.id()).is_err(),
+        "rublk has not deleted the device"
+    );
     std::mem::forget(device);
     Ok(())
 }
@@ -69,7 +94,10 @@ fn null() -> Result<()> {
     ensure!(done >= 2000, "fio did {done}");
     device.counters()?.since(&before).all_declined(2000)?;
     let listed = sh(format!("rublk list -n {} 2>&1", device.id()))?;
-    ensure!(listed.contains("LIVE") || listed.contains("dev id"), "`rublk list` says\n{listed}");
+    ensure!(
+        listed.contains("LIVE") || listed.contains("dev id"),
+        "`rublk list` says\n{listed}"
+    );
     delete(device)
 }
 
@@ -82,8 +110,14 @@ fn looped(queues: u32) -> Result<()> {
     Fio::verify(&device.node(), 2000).option("size=16M").run()?;
     device.counters()?.since(&before).all_declined(2000)?;
     sh(format!("blockdev --flushbufs {}", device.node()))?;
-    let (device_bytes, file_bytes) = (read_direct(device.node(), 0, 1 << 20)?, read_direct(&backing, 0, 1 << 20)?);
-    ensure!(device_bytes == file_bytes && device_bytes.iter().any(|byte| *byte != 0), "device and file differ");
+    let (device_bytes, file_bytes) = (
+        read_direct(device.node(), 0, 1 << 20)?,
+        read_direct(&backing, 0, 1 << 20)?,
+    );
+    ensure!(
+        device_bytes == file_bytes && device_bytes.iter().any(|byte| *byte != 0),
+        "device and file differ"
+    );
     delete(device)
 }
 
@@ -94,11 +128,19 @@ fn mapped() -> Result<()> {
     let backing = files.file("backing", 32 << 20)?;
     let prog = Prog::load("checker", &[])?;
     let device = rublk(32, &format!("loop -f {}", backing.display()))?;
-    sh(format!("ubd-bpf slot add {} {} --direct", device.id(), backing.display()))?;
+    sh(format!(
+        "ubd-bpf slot add {} {} --direct",
+        device.id(),
+        backing.display()
+    ))?;
     sh(format!("ubd-bpf bind {} {}", device.id(), prog.name()))?;
     let before = device.counters()?;
     Fio::verify(&device.node(), 2000).option("size=16M").run()?;
     let counted = device.counters()?.since(&before);
-    ensure!(counted["mapped"] > 300 && counted["declined"] > 300 && counted["bad"] == 0, "{}", counted.summary());
+    ensure!(
+        counted["mapped"] > 300 && counted["declined"] > 300 && counted["bad"] == 0,
+        "{}",
+        counted.summary()
+    );
     delete(device)
 }

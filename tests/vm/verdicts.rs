@@ -13,17 +13,43 @@ use ubd_bpf::control::{Control, Program};
 
 use crate::support::backing::{noise, same};
 use crate::support::io::{discard, open_direct, read_direct, Aligned};
-use crate::support::{fails, object, sh, shipped_object, Counters, NullDisk, Prog, RamDisk, Test, Ubd};
+use crate::support::{
+    fails, object, sh, shipped_object, Counters, NullDisk, Prog, RamDisk, Test, Ubd,
+};
 
 pub const TESTS: &[Test] = &[
-    Test { name: "verdicts/bad_ones_are_counted_and_declined", run: bad_ones },
-    Test { name: "verdicts/bad_alignment_on_4k_blocks", run: bad_alignment },
-    Test { name: "verdicts/write_to_a_read_only_slot", run: read_only_slot },
-    Test { name: "verdicts/errors_reach_the_reader", run: errors },
-    Test { name: "verdicts/ejection_and_revival", run: ejection },
-    Test { name: "verdicts/the_verifier_rejects", run: rejected::all },
-    Test { name: "verdicts/test_run_linear", run: arithmetic::linear },
-    Test { name: "verdicts/test_run_concat", run: arithmetic::concat },
+    Test {
+        name: "verdicts/bad_ones_are_counted_and_declined",
+        run: bad_ones,
+    },
+    Test {
+        name: "verdicts/bad_alignment_on_4k_blocks",
+        run: bad_alignment,
+    },
+    Test {
+        name: "verdicts/write_to_a_read_only_slot",
+        run: read_only_slot,
+    },
+    Test {
+        name: "verdicts/errors_reach_the_reader",
+        run: errors,
+    },
+    Test {
+        name: "verdicts/ejection_and_revival",
+        run: ejection,
+    },
+    Test {
+        name: "verdicts/the_verifier_rejects",
+        run: rejected::all,
+    },
+    Test {
+        name: "verdicts/test_run_linear",
+        run: arithmetic::linear,
+    },
+    Test {
+        name: "verdicts/test_run_concat",
+        run: arithmetic::concat,
+    },
 ];
 
 const BLOCK: usize = 4096;
@@ -70,7 +96,13 @@ impl Subject {
         let prog = Prog::load("by_cookie", &[])?;
         let ubd = Ubd::add(&["-t loop -f", &disk, "--sizelimit 8M", add])?;
         let open = open_direct(ubd.node(), true)?;
-        let subject = Subject { control: Control::open()?, disk, ubd, open, prog };
+        let subject = Subject {
+            control: Control::open()?,
+            disk,
+            ubd,
+            open,
+            prog,
+        };
         subject.bind(0)?;
         Ok(subject)
     }
@@ -82,12 +114,16 @@ impl Subject {
     /// What the driver says of the program.
     fn program(&self) -> Result<Program> {
         let all = self.control.programs()?;
-        all.into_iter().find(|program| program.name == self.prog.name()).context("the program is gone")
+        all.into_iter()
+            .find(|program| program.name == self.prog.name())
+            .context("the program is gone")
     }
 
     fn read(&self) -> std::io::Result<Vec<u8>> {
         let mut data = Aligned::new(BLOCK);
-        self.open.read_exact_at(&mut data, 0).map(|()| data.to_vec())
+        self.open
+            .read_exact_at(&mut data, 0)
+            .map(|()| data.to_vec())
     }
 
     /// Writes two blocks and reads them back, looks for them on the disk, past all caches; gives
@@ -96,18 +132,25 @@ impl Subject {
         let start = self.ubd.counters()?;
         for nr in 0..2 {
             let data = Aligned::copy_of(noise(seed + nr, BLOCK), 0);
-            self.open.write_all_at(&data, (nr * 3 * BLOCK) as u64).context("failed to write")?;
+            self.open
+                .write_all_at(&data, (nr * 3 * BLOCK) as u64)
+                .context("failed to write")?;
         }
         let written = self.ubd.counters()?;
         let mut data = Aligned::new(BLOCK);
         for nr in 0..2 {
-            self.open.read_exact_at(&mut data, (nr * 3 * BLOCK) as u64).context("failed to read")?;
+            self.open
+                .read_exact_at(&mut data, (nr * 3 * BLOCK) as u64)
+                .context("failed to read")?;
             same(&data, noise(seed + nr, BLOCK)).with_context(|| format!("block {nr}"))?;
         }
         let read = self.ubd.counters()?;
         for nr in 0..2 {
-            same(&read_direct(&self.disk, (nr * 3 * BLOCK) as u64, BLOCK)?, noise(seed + nr, BLOCK))
-                .with_context(|| format!("block {nr} of the disk"))?;
+            same(
+                &read_direct(&self.disk, (nr * 3 * BLOCK) as u64, BLOCK)?,
+                noise(seed + nr, BLOCK),
+            )
+            .with_context(|| format!("block {nr} of the disk"))?;
         }
         Ok((written.since(&start), read.since(&written)))
     }
@@ -119,10 +162,21 @@ impl Subject {
         let (writes, reads) = self.write_and_read(spoil.cookie() as usize % 9973)?;
         all_bad(&writes, 2).context("writes")?;
         all_bad(&reads, 2).context("reads")?;
-        ensure!(writes["write_bad"] == 2 && reads["read_bad"] == 2, "counted for another op: {}", reads.summary());
+        ensure!(
+            writes["write_bad"] == 2 && reads["read_bad"] == 2,
+            "counted for another op: {}",
+            reads.summary()
+        );
         let after = self.program()?;
-        ensure!(!after.ejected && after.bad_verdicts == before.bad_verdicts + 4, "the driver says {after:?}");
-        ensure!(after.reason.contains(reason), "the reason is `{}` instead of `{reason}`", after.reason);
+        ensure!(
+            !after.ejected && after.bad_verdicts == before.bad_verdicts + 4,
+            "the driver says {after:?}"
+        );
+        ensure!(
+            after.reason.contains(reason),
+            "the reason is `{}` instead of `{reason}`",
+            after.reason
+        );
         Ok(())
     }
 
@@ -137,8 +191,15 @@ impl Subject {
 
 /// All `n` of them were bad, and went to the daemon.
 fn all_bad(counted: &Counters, n: u64) -> Result<()> {
-    let right = counted["bad"] == n && counted["declined"] == n && counted["mapped"] == 0 && counted["zero"] == 0;
-    ensure!(right, "not {n} bad verdicts, each declined: {}", counted.summary());
+    let right = counted["bad"] == n
+        && counted["declined"] == n
+        && counted["mapped"] == 0
+        && counted["zero"] == 0;
+    ensure!(
+        right,
+        "not {n} bad verdicts, each declined: {}",
+        counted.summary()
+    );
     Ok(())
 }
 
@@ -149,8 +210,14 @@ fn bad_ones() -> Result<()> {
     let cases = [
         (Spoil::Return(3), "no known verdict"),
         (Spoil::Return(i32::MAX), "no known verdict"),
-        (Spoil::Return(-libc::EPERM), "an error that a disk does not have"),
-        (Spoil::Return(i32::MIN), "an error that a disk does not have"),
+        (
+            Spoil::Return(-libc::EPERM),
+            "an error that a disk does not have",
+        ),
+        (
+            Spoil::Return(i32::MIN),
+            "an error that a disk does not have",
+        ),
         (Spoil::Length(0), "map_sectors is 0 or beyond"),
         (Spoil::Length(-1), "map_sectors is 0 or beyond"),
         (Spoil::Longer(1), "map_sectors is 0 or beyond"),
@@ -163,29 +230,50 @@ fn bad_ones() -> Result<()> {
         (Spoil::Sector(-4), "outside the slot's window"),
     ];
     for (spoil, reason) in cases {
-        subject.bad(spoil, reason).with_context(|| format!("{spoil:?}"))?;
+        subject
+            .bad(spoil, reason)
+            .with_context(|| format!("{spoil:?}"))?;
     }
     subject.good()?;
 
     // ZERO answers a read, and must not swallow a write.
     subject.bind(Spoil::Return(2).cookie())?;
     let before = subject.ubd.counters()?;
-    ensure!(subject.read()?.iter().all(|byte| *byte == 0), "a ZERO read is not zero");
+    ensure!(
+        subject.read()?.iter().all(|byte| *byte == 0),
+        "a ZERO read is not zero"
+    );
     let counted = subject.ubd.counters()?.since(&before);
-    ensure!(counted["read_zero"] == 1 && counted["declined"] == 0, "counted {}", counted.summary());
-    subject.open.write_all_at(&Aligned::copy_of(noise(8, BLOCK), 0), 0)?;
+    ensure!(
+        counted["read_zero"] == 1 && counted["declined"] == 0,
+        "counted {}",
+        counted.summary()
+    );
+    subject
+        .open
+        .write_all_at(&Aligned::copy_of(noise(8, BLOCK), 0), 0)?;
     all_bad(&subject.ubd.counters()?.since(&before).since(&counted), 1)?;
     same(&read_direct(&subject.disk, 0, BLOCK)?, noise(8, BLOCK))?;
     let reason = subject.program()?.reason;
-    ensure!(reason.contains("ZERO for a write"), "the reason is `{reason}`");
+    ensure!(
+        reason.contains("ZERO for a write"),
+        "the reason is `{reason}`"
+    );
     subject.good()
 }
 
 fn bad_alignment() -> Result<()> {
     let disk = NullDisk::new(16, 4096, &[])?;
     let subject = Subject::new(disk.node(), "--bpf-fastpath")?;
-    for spoil in [Spoil::Shift(1), Spoil::Shift(4), Spoil::Length(1), Spoil::Length(7)] {
-        subject.bad(spoil, "not a multiple of the logical block").with_context(|| format!("{spoil:?}"))?;
+    for spoil in [
+        Spoil::Shift(1),
+        Spoil::Shift(4),
+        Spoil::Length(1),
+        Spoil::Length(7),
+    ] {
+        subject
+            .bad(spoil, "not a multiple of the logical block")
+            .with_context(|| format!("{spoil:?}"))?;
     }
     subject.good()
 }
@@ -193,12 +281,19 @@ fn bad_alignment() -> Result<()> {
 fn read_only_slot() -> Result<()> {
     let disk = RamDisk::new()?;
     let subject = Subject::new(disk.node(), "")?;
-    sh(format!("ubd-bpf slot add {} {} --read-only --size 8M", subject.ubd.id(), disk.node()))?;
+    sh(format!(
+        "ubd-bpf slot add {} {} --read-only --size 8M",
+        subject.ubd.id(),
+        disk.node()
+    ))?;
     let (writes, reads) = subject.write_and_read(77)?;
     all_bad(&writes, 2).context("writes")?;
     reads.all_mapped(2).context("reads")?;
     let reason = subject.program()?.reason;
-    ensure!(reason.contains("write to a read-only slot"), "the reason is `{reason}`");
+    ensure!(
+        reason.contains("write to a read-only slot"),
+        "the reason is `{reason}`"
+    );
     Ok(())
 }
 
@@ -209,7 +304,10 @@ fn errors() -> Result<()> {
         subject.bind(Spoil::Return(-errno).cookie())?;
         let before = subject.ubd.counters()?;
         let err = subject.read().err().context("the read succeeded")?;
-        ensure!(err.raw_os_error() == Some(errno), "the reader got {err} instead of errno {errno}");
+        ensure!(
+            err.raw_os_error() == Some(errno),
+            "the reader got {err} instead of errno {errno}"
+        );
         let counted = subject.ubd.counters()?.since(&before);
         let right = counted["read_error"] == 1 && counted["bad"] == 0 && counted["declined"] == 0;
         ensure!(right, "errno {errno}: counted {}", counted.summary());
@@ -219,9 +317,12 @@ fn errors() -> Result<()> {
     subject.bind(Spoil::Return(-libc::EOPNOTSUPP).cookie())?;
     let before = subject.ubd.counters()?;
     discard(&subject.open, 0, 65536)?;
-    subject.read().context("a read answered with EOPNOTSUPP did not go to the daemon")?;
+    subject
+        .read()
+        .context("a read answered with EOPNOTSUPP did not go to the daemon")?;
     let counted = subject.ubd.counters()?.since(&before);
-    let right = counted["discard_error"] == 1 && counted["read_bad"] == 1 && counted["declined"] == 1;
+    let right =
+        counted["discard_error"] == 1 && counted["read_bad"] == 1 && counted["declined"] == 1;
     ensure!(right, "counted {}", counted.summary());
     subject.good()
 }
@@ -240,35 +341,66 @@ fn ejection() -> Result<()> {
         std::thread::sleep(Duration::from_millis(1500));
     }
     let program = subject.program()?;
-    ensure!(!program.ejected && program.bad_verdicts == 120, "after 3 × 40 bad verdicts: {program:?}");
+    ensure!(
+        !program.ejected && program.bad_verdicts == 120,
+        "after 3 × 40 bad verdicts: {program:?}"
+    );
 
     let before = subject.ubd.counters()?;
     let start = Instant::now();
     while subject.ubd.attr("ubd/program_state")? == "live" {
-        ensure!(start.elapsed() < Duration::from_secs(60), "bad verdicts for a minute, and not ejected");
+        ensure!(
+            start.elapsed() < Duration::from_secs(60),
+            "bad verdicts for a minute, and not ejected"
+        );
         for _ in 0..16 {
-            subject.read().context("the daemon should have served this")?;
+            subject
+                .read()
+                .context("the daemon should have served this")?;
         }
     }
-    ensure!(subject.ubd.attr("ubd/program_state")? == "ejected", "program_state");
-    ensure!(subject.ubd.attr("ubd/program")? == "by_cookie", "the device has forgotten its program");
+    ensure!(
+        subject.ubd.attr("ubd/program_state")? == "ejected",
+        "program_state"
+    );
+    ensure!(
+        subject.ubd.attr("ubd/program")? == "by_cookie",
+        "the device has forgotten its program"
+    );
     let counted = subject.ubd.counters()?.since(&before);
-    ensure!(counted["bad"] >= 64, "ejected after {} bad verdicts", counted["bad"]);
+    ensure!(
+        counted["bad"] >= 64,
+        "ejected after {} bad verdicts",
+        counted["bad"]
+    );
 
     // Out of service: everything declines, nothing more is bad.
     let (writes, reads) = subject.write_and_read(3)?;
     for counted in [writes, reads] {
-        ensure!(counted["bad"] == 0, "an ejected program was asked: {}", counted.summary());
+        ensure!(
+            counted["bad"] == 0,
+            "an ejected program was asked: {}",
+            counted.summary()
+        );
         counted.all_declined(2)?;
     }
     let text = sh("ubd-bpf show by_cookie")?;
-    ensure!(text.contains("ejected") && text.contains("outside the slot's window"), "`ubd-bpf show` says\n{text}");
+    ensure!(
+        text.contains("ejected") && text.contains("outside the slot's window"),
+        "`ubd-bpf show` says\n{text}"
+    );
     let message = fails(2, format!("ubd-bpf bind {} by_cookie", subject.ubd.id()))?;
-    ensure!(message.contains("ejected") && message.contains("show by_cookie"), "bind says `{message}`");
+    ensure!(
+        message.contains("ejected") && message.contains("show by_cookie"),
+        "bind says `{message}`"
+    );
 
     // Mended in place; the binding is still there.
     subject.prog.replace(&shipped_object("linear"), &[])?;
-    ensure!(subject.ubd.attr("ubd/program_state")? == "live", "a replaced program is not live");
+    ensure!(
+        subject.ubd.attr("ubd/program_state")? == "live",
+        "a replaced program is not live"
+    );
     let (writes, reads) = subject.write_and_read(4)?;
     writes.all_mapped(2)?;
     reads.all_mapped(2)?;
@@ -276,6 +408,12 @@ fn ejection() -> Result<()> {
     let clean = !program.ejected && program.bad_verdicts == 0 && program.reason.is_empty();
     ensure!(clean, "after replace: {program:?}");
     // A replacement that the verifier rejects changes nothing.
-    fails(2, format!("ubd-bpf load {} --name by_cookie --replace", object("reject/write_op").display()))?;
+    fails(
+        2,
+        format!(
+            "ubd-bpf load {} --name by_cookie --replace",
+            object("reject/write_op").display()
+        ),
+    )?;
     subject.good()
 }

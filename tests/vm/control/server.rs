@@ -37,9 +37,18 @@ pub fn params() -> ublk::Params {
 
 /// ADD and SET_PARAMS; the guard deletes it.
 pub fn add(control: &Control, id: Option<u32>, queues: u16, depth: u16) -> Result<Ubd> {
-    let info = control.add(&AddRequest { id, queues, depth, max_io_bytes: IO_BYTES as u32 })?;
+    let info = control.add(&AddRequest {
+        id,
+        queues,
+        depth,
+        max_io_bytes: IO_BYTES as u32,
+    })?;
     let device = Ubd::adopt(info.dev_id);
-    ensure!(info.nr_hw_queues == queues, "asked for {queues} queues, got {}", info.nr_hw_queues);
+    ensure!(
+        info.nr_hw_queues == queues,
+        "asked for {queues} queues, got {}",
+        info.nr_hw_queues
+    );
     control.set_params(info.dev_id, &params())?;
     Ok(device)
 }
@@ -62,9 +71,20 @@ pub fn open_node(id: u32) -> Result<File> {
 pub fn map(node: &File, prot: i32, len: usize, offset: u64) -> io::Result<*mut libc::c_void> {
     // SAFETY: a new mapping at an address of the kernel's choice.
     let ptr = unsafe {
-        libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, node.as_raw_fd(), offset as libc::off_t)
+        libc::mmap(
+            std::ptr::null_mut(),
+            len,
+            prot,
+            libc::MAP_SHARED,
+            node.as_raw_fd(),
+            offset as libc::off_t,
+        )
     };
-    if ptr == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(ptr) }
+    if ptr == libc::MAP_FAILED {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(ptr)
+    }
 }
 
 pub fn descs_len(depth: u16) -> usize {
@@ -87,7 +107,12 @@ pub struct Queue {
 impl Queue {
     pub fn new(node: File, q_id: u16, depth: u16) -> Result<Queue> {
         let ring = IoUring::new(u32::from(depth).max(8) * 2).context("failed to make a ring")?;
-        Ok(Queue { node, ring, q_id, buffers: (0..depth).map(|_| Aligned::new(IO_BYTES)).collect() })
+        Ok(Queue {
+            node,
+            ring,
+            q_id,
+            buffers: (0..depth).map(|_| Aligned::new(IO_BYTES)).collect(),
+        })
     }
 
     /// Submits any command.
@@ -95,7 +120,11 @@ impl Queue {
         let mut area = [0u8; 16];
         area.copy_from_slice(cmd.as_bytes());
         let fd = types::Fd(self.node.as_raw_fd());
-        let sqe = opcode::UringCmd16::new(fd, op).cmd(area).build().flags(flags).user_data(cmd.tag.into());
+        let sqe = opcode::UringCmd16::new(fd, op)
+            .cmd(area)
+            .build()
+            .flags(flags)
+            .user_data(cmd.tag.into());
         // SAFETY: the argument is in the SQE; the buffers live as long as the ring, which is
         // dropped first, and are touched by I/O only.
         unsafe { self.ring.submission().push(&sqe) }.context("the ring is full")?;
@@ -104,16 +133,24 @@ impl Queue {
     }
 
     pub fn cmd(&self, tag: u16, result: i32) -> ublk::IoCmd {
-        let addr = self.buffers.get(usize::from(tag)).map_or(0x1000, |buffer| buffer.as_ptr() as u64);
-        ublk::IoCmd { q_id: self.q_id, tag, result, addr }
+        let addr = self
+            .buffers
+            .get(usize::from(tag))
+            .map_or(0x1000, |buffer| buffer.as_ptr() as u64);
+        ublk::IoCmd {
+            q_id: self.q_id,
+            tag,
+            result,
+            addr,
+        }
     }
 
     pub fn fetch(&mut self, tag: u16) -> Result<()> {
-        self.submit(ublk::U_IO_FETCH_REQ, self.cmd(tag, 0), squeue::Flags::empty())
-    }
-
-    pub fn commit(&mut self, tag: u16, result: i32) -> Result<()> {
-        self.submit(ublk::U_IO_COMMIT_AND_FETCH_REQ, self.cmd(tag, result), squeue::Flags::empty())
+        self.submit(
+            ublk::U_IO_FETCH_REQ,
+            self.cmd(tag, 0),
+            squeue::Flags::empty(),
+        )
     }
 
     /// The next completion, tag and result; none within `limit`.
@@ -128,8 +165,14 @@ impl Queue {
                 return Ok(None);
             }
             let left = types::Timespec::from(left);
-            match self.ring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&left)) {
-                Err(err) if !matches!(err.raw_os_error(), Some(libc::ETIME | libc::EINTR)) => bail!(err),
+            match self
+                .ring
+                .submitter()
+                .submit_with_args(1, &types::SubmitArgs::new().timespec(&left))
+            {
+                Err(err) if !matches!(err.raw_os_error(), Some(libc::ETIME | libc::EINTR)) => {
+                    bail!(err)
+                }
                 _ => {}
             }
         }
@@ -152,7 +195,10 @@ pub struct Manners {
     pub asynchronous: bool,
 }
 
-pub const GOOD: Manners = Manners { answers: true, asynchronous: false };
+pub const GOOD: Manners = Manners {
+    answers: true,
+    asynchronous: false,
+};
 
 /// A thread that serves queue 0 of a device: zeroes for reads, oblivion for writes.
 pub struct Server {
@@ -166,7 +212,10 @@ impl Server {
         let quit = Arc::new(AtomicBool::new(false));
         let seen = quit.clone();
         let thread = std::thread::spawn(move || serve(node, depth, manners, &seen));
-        Server { thread: Some(thread), quit }
+        Server {
+            thread: Some(thread),
+            quit,
+        }
     }
 
     /// Ends the thread, whatever it holds; gives the number of requests that it took.
@@ -177,7 +226,9 @@ impl Server {
 
     fn join(&mut self) -> Result<u64> {
         let thread = self.thread.take().context("joined already")?;
-        thread.join().map_err(|_| anyhow::anyhow!("the server panicked"))?
+        thread
+            .join()
+            .map_err(|_| anyhow::anyhow!("the server panicked"))?
     }
 }
 
@@ -191,15 +242,22 @@ impl Drop for Server {
 }
 
 fn serve(node: File, depth: u16, manners: Manners, quit: &AtomicBool) -> Result<u64> {
-    let descs = map(&node, libc::PROT_READ, descs_len(depth), 0).context("failed to map the descriptors")?;
-    let flags = if manners.asynchronous { squeue::Flags::ASYNC } else { squeue::Flags::empty() };
+    let descs = map(&node, libc::PROT_READ, descs_len(depth), 0)
+        .context("failed to map the descriptors")?;
+    let flags = if manners.asynchronous {
+        squeue::Flags::ASYNC
+    } else {
+        squeue::Flags::empty()
+    };
     let mut queue = Queue::new(node, 0, depth)?;
     for tag in 0..depth {
         queue.submit(ublk::U_IO_FETCH_REQ, queue.cmd(tag, 0), flags)?;
     }
     let (mut commands, mut taken) = (depth, 0);
     while commands > 0 && !quit.load(Ordering::Relaxed) {
-        let Some((tag, result)) = queue.next(Duration::from_millis(50))? else { continue };
+        let Some((tag, result)) = queue.next(Duration::from_millis(50))? else {
+            continue;
+        };
         commands -= 1;
         if result == ublk::IO_RES_ABORT {
             continue;

@@ -13,7 +13,11 @@ use crate::support::{fails, sh, wait_for, Files, Ubd};
 pub fn rmmod() -> Result<()> {
     let files = Files::ext4()?;
     let backing = files.file("backing", 16 << 20)?;
-    let device = Ubd::add(&["-t loop -f", &backing.display().to_string(), "--bpf-fastpath"])?;
+    let device = Ubd::add(&[
+        "-t loop -f",
+        &backing.display().to_string(),
+        "--bpf-fastpath",
+    ])?;
     let refused = |why: &str| -> Result<()> {
         let message = fails(1, "rmmod ubd_drv")?;
         ensure!(message.contains("in use"), "{why}: rmmod says `{message}`");
@@ -33,17 +37,27 @@ pub fn rmmod() -> Result<()> {
     sh("ubd-bpf load linear")?;
     refused("a program is loaded")?;
     sh("ubd-bpf unload linear")?;
-    ensure!(programs.contains("linear"), "the fast path was not loaded: `{programs}`");
+    ensure!(
+        programs.contains("linear"),
+        "the fast path was not loaded: `{programs}`"
+    );
 
     // Idle devices do not hold it: one without a daemon, one without even a disk. Their slots go.
     let _second = add(&Control::open()?, None, 2, 16)?;
     sh("udevadm settle --timeout=60")?;
-    wait_for("rmmod with idle devices", Duration::from_secs(30), || sh("rmmod ubd_drv").is_ok())?;
-    let left = sh("ls -d /dev/ubd* /sys/block/ubd* /sys/class/ubd-char 2>/dev/null; grep '^ubd' /proc/slabinfo || true")?;
-    let umount = sh(format!("umount {} && mount {} {}", files.dir().display(), files.disk().node(), files.dir().display()));
-    // The other tests want it back.
+    wait_for("rmmod with idle devices", Duration::from_secs(30), || {
+        sh("rmmod ubd_drv").is_ok()
+    })?;
+    let left = sh("
+        ls -d /dev/ubd* /sys/block/ubd* /sys/class/ubd-char 2>/dev/null || true
+        grep '^ubd' /proc/slabinfo || true");
+    // The file is let go.
+    let (dir, disk) = (files.dir().display(), files.disk().node());
+    let unmounted = sh(format!("umount {dir} && mount {disk} {dir}"));
+    // The other tests want it back, whatever came of this one.
     sh("insmod $UBD_KO; udevadm settle --timeout=60")?;
+    let left = left?;
     ensure!(left.is_empty(), "after rmmod there is still:\n{left}");
-    umount?;
+    unmounted?;
     Ok(())
 }

@@ -33,10 +33,19 @@ pub fn kernel() -> Result<()> {
     let result = (|| {
         for id in [&device, &other] {
             let slots = Slots::of(id)?;
-            for path in [device.node(), format!("{}p1", device.node()), other.node(), "/mnt/cycle/file".into()] {
+            for path in [
+                device.node(),
+                format!("{}p1", device.node()),
+                other.node(),
+                "/mnt/cycle/file".into(),
+            ] {
                 let file = open(&path, true, true)?;
                 for flags in [0, ubd::SLOT_WRITE] {
-                    slots.refused(&format!("{path} for {}", id.node()), libc::ELOOP, any(&file, flags))?;
+                    slots.refused(
+                        &format!("{path} for {}", id.node()),
+                        libc::ELOOP,
+                        any(&file, flags),
+                    )?;
                 }
             }
         }
@@ -79,8 +88,22 @@ pub fn tools() -> Result<()> {
             format!("ubd-bpf slot add {} {path} --read-only", null.id()),
         ] {
             let message = fails(2, &command)?;
-            ensure!(message.contains("ubd device"), "`{command}` says `{message}`");
+            ensure!(
+                message.contains("ubd device"),
+                "`{command}` says `{message}`"
+            );
         }
     }
     Ok(())
+}
+
+/// An overlay mounted over its own lower directory, as the machine's /etc is, is no circle.
+pub fn none() -> Result<()> {
+    let null = Ubd::add(&["-t null -s 16M"])?;
+    let file = "/etc/ubd-backing";
+    sh(format!("truncate -s 1M {file}"))?;
+    let added = sh(format!("ubd-bpf slot add {} {file}", null.id()));
+    drop(null);
+    sh(format!("rm {file}"))?;
+    added.map(drop)
 }

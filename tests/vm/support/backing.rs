@@ -39,7 +39,11 @@ impl Kind {
 
     /// Bytes.
     pub fn block(self) -> u64 {
-        if self == Kind::Disk4k { 4096 } else { 512 }
+        if self == Kind::Disk4k {
+            4096
+        } else {
+            512
+        }
     }
 }
 
@@ -91,13 +95,20 @@ impl Backing {
             chunk.copy_from_slice(noise(page * 4099, chunk.len()));
         }
         let file = open_buffered(&path)?;
-        file.write_all_at(&content, 0).context("failed to fill the backing")?;
+        file.write_all_at(&content, 0)
+            .context("failed to fill the backing")?;
         file.sync_all()?;
         // Whoever uses a disk past this cache must not meet it.
         if !kind.is_file() {
             sh(format!("blockdev --flushbufs {}", path.display()))?;
         }
-        Ok(Backing { kind, path, window, content, _guard: guard })
+        Ok(Backing {
+            kind,
+            path,
+            window,
+            content,
+            _guard: guard,
+        })
     }
 
     /// What the device shows at first.
@@ -110,7 +121,11 @@ impl Backing {
         let mut args = vec![
             "-t loop -f".to_owned(),
             self.path.display().to_string(),
-            format!("--offset {} --sizelimit {}", self.window.start, self.window.len()),
+            format!(
+                "--offset {} --sizelimit {}",
+                self.window.start,
+                self.window.len()
+            ),
             format!("-b {}", self.kind.block()),
         ];
         if self.kind == Kind::FileDirect {
@@ -122,7 +137,10 @@ impl Backing {
     /// Compares the backing itself with what the window should hold by now; what lies outside the
     /// window must be as it was.
     pub fn check(&self, window: &[u8]) -> Result<()> {
-        ensure!(window.len() == self.window.len(), "the model has another size than the window");
+        ensure!(
+            window.len() == self.window.len(),
+            "the model has another size than the window"
+        );
         let is = match self.kind {
             // Its page cache is the truth.
             Kind::FileBuffered => {
@@ -132,7 +150,8 @@ impl Backing {
             }
             _ => read_direct(&self.path, 0, KNOWN)?,
         };
-        same(&is[..self.window.start], &self.content[..self.window.start]).context("before the window")?;
+        same(&is[..self.window.start], &self.content[..self.window.start])
+            .context("before the window")?;
         same(&is[self.window.clone()], window).context("in the window")?;
         same(&is[self.window.end..], &self.content[self.window.end..]).context("behind the window")
     }
@@ -143,9 +162,18 @@ pub fn same(is: &[u8], should_be: &[u8]) -> Result<()> {
     if is == should_be {
         return Ok(());
     }
-    let at = is.iter().zip(should_be).position(|(a, b)| a != b).unwrap_or(is.len().min(should_be.len()));
+    let at = is
+        .iter()
+        .zip(should_be)
+        .position(|(a, b)| a != b)
+        .unwrap_or(is.len().min(should_be.len()));
     let differing = is.iter().zip(should_be).filter(|(a, b)| a != b).count();
-    let show = |bytes: &[u8]| format!("{:02x?}", &bytes[at.min(bytes.len())..bytes.len().min(at + 8)]);
+    let show = |bytes: &[u8]| {
+        format!(
+            "{:02x?}",
+            &bytes[at.min(bytes.len())..bytes.len().min(at + 8)]
+        )
+    };
     ensure!(
         false,
         "differs at byte {at} ({at:#x}) of {}: {} instead of {}; {differing} bytes differ",
@@ -163,7 +191,9 @@ pub fn noise(seed: usize, len: usize) -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
     let pool = BYTES.get_or_init(|| {
         let mut rng = fastrand::Rng::with_seed(0x7562_6421);
-        (0..POOL / 8).flat_map(|_| rng.u64(..).to_ne_bytes()).collect()
+        (0..POOL / 8)
+            .flat_map(|_| rng.u64(..).to_ne_bytes())
+            .collect()
     });
     let start = seed % (POOL - len);
     &pool[start..start + len]

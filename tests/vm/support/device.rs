@@ -19,7 +19,9 @@ impl Ubd {
     /// `ubd add --show ARGS`, and waits until udev has looked at the new disk.
     pub fn add(args: &[&str]) -> Result<Ubd> {
         let node = sh(format!("ubd add --show {}", args.join(" ")))?;
-        let id = node.strip_prefix("/dev/ubdb").and_then(|id| id.parse().ok());
+        let id = node
+            .strip_prefix("/dev/ubdb")
+            .and_then(|id| id.parse().ok());
         let device = Ubd::adopt(id.with_context(|| format!("`ubd add --show` printed `{node}`"))?);
         sh("udevadm settle --timeout=60")?;
         Ok(device)
@@ -53,7 +55,9 @@ impl Ubd {
     /// The context switches of all threads of the daemon so far, of both kinds.
     pub fn daemon_switches(&self) -> Result<u64> {
         let pid = self.pid()?;
-        let sum = sh(format!("cat /proc/{pid}/task/*/status | awk '/ctxt_switches/ {{ n += $2 }} END {{ print n }}'"))?;
+        let sum = sh(format!(
+            "cat /proc/{pid}/task/*/status | awk '/ctxt_switches/ {{ n += $2 }} END {{ print n }}'"
+        ))?;
         Ok(sum.parse()?)
     }
 
@@ -97,36 +101,67 @@ impl Index<&str> for Counters {
     type Output = u64;
 
     fn index(&self, name: &str) -> &u64 {
-        self.0.get(name).unwrap_or_else(|| panic!("there is no counter `{name}`"))
+        self.0
+            .get(name)
+            .unwrap_or_else(|| panic!("there is no counter `{name}`"))
     }
 }
 
 impl Counters {
     /// By how much they have grown.
     pub fn since(&self, before: &Counters) -> Counters {
-        Counters(self.0.iter().map(|(name, n)| (name.clone(), n - before[name])).collect())
+        Counters(
+            self.0
+                .iter()
+                .map(|(name, n)| (name.clone(), n - before[name]))
+                .collect(),
+        )
     }
 
     /// Those that are not 0, for messages.
     pub fn summary(&self) -> String {
-        let parts: Vec<_> =
-            self.0.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{name} {n}")).collect();
+        let parts: Vec<_> = self
+            .0
+            .iter()
+            .filter(|(_, n)| **n > 0)
+            .map(|(name, n)| format!("{name} {n}"))
+            .collect();
         parts.join(", ")
     }
 
     /// At least `n` bios were mapped, and none was left to the daemon, refused or failed.
     pub fn all_mapped(&self, n: u64) -> Result<()> {
-        ensure!(self["declined"] == 0, "declined is not 0: {}", self.summary());
-        ensure!(self["bad"] == 0 && self["error"] == 0, "bad or error is not 0: {}", self.summary());
-        ensure!(self["mapped"] >= n, "mapped is less than {n}: {}", self.summary());
+        ensure!(
+            self["declined"] == 0,
+            "declined is not 0: {}",
+            self.summary()
+        );
+        ensure!(
+            self["bad"] == 0 && self["error"] == 0,
+            "bad or error is not 0: {}",
+            self.summary()
+        );
+        ensure!(
+            self["mapped"] >= n,
+            "mapped is less than {n}: {}",
+            self.summary()
+        );
         Ok(())
     }
 
     /// At least `n` bios went to the daemon, and none was mapped. A flush before the first write
     /// need not trouble the daemon.
     pub fn all_declined(&self, n: u64) -> Result<()> {
-        ensure!(self["mapped"] == self["flush_mapped"] && self["zero"] == 0, "mapped or zero is not 0: {}", self.summary());
-        ensure!(self["declined"] >= n, "declined is less than {n}: {}", self.summary());
+        ensure!(
+            self["mapped"] == self["flush_mapped"] && self["zero"] == 0,
+            "mapped or zero is not 0: {}",
+            self.summary()
+        );
+        ensure!(
+            self["declined"] >= n,
+            "declined is less than {n}: {}",
+            self.summary()
+        );
         Ok(())
     }
 }

@@ -21,9 +21,15 @@ pub struct RamDisk(usize);
 
 impl RamDisk {
     pub fn new() -> Result<RamDisk> {
-        sh(format!("modprobe brd rd_nr={RAM_DISKS} rd_size={}", RAM_DISK_MIB << 10))?;
+        sh(format!(
+            "modprobe brd rd_nr={RAM_DISKS} rd_size={}",
+            RAM_DISK_MIB << 10
+        ))?;
         let mut taken = TAKEN.lock().unwrap_or_else(|err| err.into_inner());
-        let free = taken.iter().position(|taken| !taken).context("no RAM disk is free")?;
+        let free = taken
+            .iter()
+            .position(|taken| !taken)
+            .context("no RAM disk is free")?;
         taken[free] = true;
         Ok(RamDisk(free))
     }
@@ -69,7 +75,12 @@ impl NullDisk {
         fs::create_dir(&dir).with_context(|| format!("failed to make `{}`", dir.display()))?;
         let mut disk = NullDisk { dir, name };
         let (mib, block) = (mib.to_string(), block.to_string());
-        let basic = [("size", mib.as_str()), ("blocksize", &block), ("memory_backed", "1"), ("submit_queues", "2")];
+        let basic = [
+            ("size", mib.as_str()),
+            ("blocksize", &block),
+            ("memory_backed", "1"),
+            ("submit_queues", "2"),
+        ];
         for (attr, value) in basic.iter().chain(settings).chain(&[("power", "1")]) {
             disk.set(attr, value)?;
         }
@@ -112,7 +123,10 @@ impl LoopDisk {
     /// `options` are losetup's.
     pub fn new(file: &Path, options: &str) -> Result<LoopDisk> {
         sh("modprobe loop")?;
-        Ok(LoopDisk(sh(format!("losetup -f --show {options} {}", file.display()))?))
+        Ok(LoopDisk(sh(format!(
+            "losetup -f --show {options} {}",
+            file.display()
+        ))?))
     }
 
     pub fn node(&self) -> String {
@@ -141,7 +155,11 @@ impl Files {
     pub fn new(mkfs: &str) -> Result<Files> {
         let disk = RamDisk::new()?;
         let dir = PathBuf::from(format!("/mnt/{}", disk.name()));
-        sh(format!("{mkfs} {0}; mkdir -p {1}; mount {0} {1}", disk.node(), dir.display()))?;
+        sh(format!(
+            "{mkfs} {0}; mkdir -p {1}; mount {0} {1}",
+            disk.node(),
+            dir.display()
+        ))?;
         Ok(Files { dir, disk })
     }
 
@@ -158,7 +176,8 @@ impl Files {
     /// A new file of `bytes` bytes, all a hole.
     pub fn file(&self, name: &str, bytes: u64) -> Result<PathBuf> {
         let path = self.dir.join(name);
-        let file = fs::File::create_new(&path).with_context(|| format!("failed to make `{}`", path.display()))?;
+        let file = fs::File::create_new(&path)
+            .with_context(|| format!("failed to make `{}`", path.display()))?;
         file.set_len(bytes)?;
         Ok(path)
     }

@@ -15,7 +15,10 @@ impl Fio {
     /// A random read-write job of about `ios` writes and reads on `node`, whose writes are read
     /// back and verified.
     pub fn verify(node: &str, ios: u64) -> Fio {
-        Fio::new(node, ios).option("verify=crc32c").option("verify_state_save=0").option("verify_fatal=1")
+        Fio::new(node, ios)
+            .option("verify=crc32c")
+            .option("verify_state_save=0")
+            .option("verify_fatal=1")
     }
 
     /// As [`Fio::verify`], but nothing is read back.
@@ -32,7 +35,9 @@ impl Fio {
             "group_reporting",
             &format!("number_ios={ios}"),
         ];
-        Fio { options: options.map(str::to_owned).to_vec() }
+        Fio {
+            options: options.map(str::to_owned).to_vec(),
+        }
     }
 
     /// Adds an option, or overrides one.
@@ -43,7 +48,11 @@ impl Fio {
 
     /// The command line.
     pub fn command(&self) -> String {
-        let options: Vec<_> = self.options.iter().map(|option| format!("--{option}")).collect();
+        let options: Vec<_> = self
+            .options
+            .iter()
+            .map(|option| format!("--{option}"))
+            .collect();
         format!("fio --output-format=json {}", options.join(" "))
     }
 
@@ -52,7 +61,8 @@ impl Fio {
         let out = sh(self.command())?;
         // Notes may precede the JSON.
         let json = out.find('{').map_or("", |at| &out[at..]);
-        let report: Value = serde_json::from_str(json).with_context(|| format!("fio printed `{out}`"))?;
+        let report: Value =
+            serde_json::from_str(json).with_context(|| format!("fio printed `{out}`"))?;
         let job = &report["jobs"][0];
         ensure!(job["error"] == 0, "fio reports error {}", job["error"]);
         let ios = |kind: &str| job[kind]["total_ios"].as_u64().unwrap_or(0);

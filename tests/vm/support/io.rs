@@ -56,7 +56,11 @@ impl DerefMut for Aligned {
 /// Opens a node past the page cache.
 pub fn open_direct(path: impl AsRef<Path>, write: bool) -> Result<File> {
     let path = path.as_ref();
-    let file = OpenOptions::new().read(true).write(write).custom_flags(libc::O_DIRECT).open(path);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(write)
+        .custom_flags(libc::O_DIRECT)
+        .open(path);
     file.with_context(|| format!("failed to open `{}`", path.display()))
 }
 
@@ -70,18 +74,25 @@ pub fn open_buffered(path: impl AsRef<Path>) -> Result<File> {
 /// Reads `len` bytes at `at`, past the page cache; both in blocks.
 pub fn read_direct(path: impl AsRef<Path>, at: u64, len: usize) -> Result<Vec<u8>> {
     let mut buffer = Aligned::new(len);
-    open_direct(path, false)?.read_exact_at(&mut buffer, at).context("failed to read")?;
+    open_direct(path, false)?
+        .read_exact_at(&mut buffer, at)
+        .context("failed to read")?;
     Ok(buffer.to_vec())
 }
 
 /// Writes at `at`, past the page cache; both in blocks.
 pub fn write_direct(path: impl AsRef<Path>, at: u64, data: &[u8]) -> Result<()> {
-    open_direct(path, true)?.write_all_at(&Aligned::copy_of(data, 0), at).context("failed to write")
+    open_direct(path, true)?
+        .write_all_at(&Aligned::copy_of(data, 0), at)
+        .context("failed to write")
 }
 
 /// preadv2 with flags such as RWF_NOWAIT.
 pub fn read_flags(file: &File, buffer: &mut [u8], at: u64, flags: i32) -> io::Result<usize> {
-    let iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let iov = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
     // SAFETY: one vector, over a buffer that we hold exclusively.
     let n = unsafe { libc::preadv2(file.as_raw_fd(), &iov, 1, at as libc::off_t, flags) };
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
@@ -89,7 +100,10 @@ pub fn read_flags(file: &File, buffer: &mut [u8], at: u64, flags: i32) -> io::Re
 
 /// pwritev2 with flags such as RWF_DSYNC.
 pub fn write_flags(file: &File, buffer: &[u8], at: u64, flags: i32) -> io::Result<usize> {
-    let iov = libc::iovec { iov_base: buffer.as_ptr().cast_mut().cast(), iov_len: buffer.len() };
+    let iov = libc::iovec {
+        iov_base: buffer.as_ptr().cast_mut().cast(),
+        iov_len: buffer.len(),
+    };
     // SAFETY: one vector, over a buffer that is only read.
     let n = unsafe { libc::pwritev2(file.as_raw_fd(), &iov, 1, at as libc::off_t, flags) };
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
@@ -120,6 +134,11 @@ pub fn forget_cached(file: &File, at: u64, len: u64) {
     let end = (at + len).next_multiple_of(PAGE as u64);
     // SAFETY: advice; no memory is involved.
     unsafe {
-        libc::posix_fadvise(file.as_raw_fd(), start as i64, (end - start) as i64, libc::POSIX_FADV_DONTNEED)
+        libc::posix_fadvise(
+            file.as_raw_fd(),
+            start as i64,
+            (end - start) as i64,
+            libc::POSIX_FADV_DONTNEED,
+        )
     };
 }

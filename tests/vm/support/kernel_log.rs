@@ -9,11 +9,33 @@ use anyhow::{Context, Result};
 
 /// A line with one of these is a complaint.
 const COMPLAINTS: &[&str] = &[
-    "BUG", "WARNING", "Oops", "KASAN", "UBSAN", "KFENCE", "ODEBUG", "general protection",
-    "unable to handle", "refcount_t", "list_add", "list_del", "circular locking", "recursive locking",
-    "inconsistent lock", "suspicious RCU", "sleeping function", "scheduling while atomic",
-    "bad unlock", "lock held", "held lock", "detected stall", "blocked for more than", "Call Trace",
-    "page allocation failure", "Out of memory", "Objects remaining",
+    "BUG",
+    "WARNING",
+    "Oops",
+    "KASAN",
+    "UBSAN",
+    "KFENCE",
+    "ODEBUG",
+    "general protection",
+    "unable to handle",
+    "refcount_t",
+    "list_add",
+    "list_del",
+    "circular locking",
+    "recursive locking",
+    "inconsistent lock",
+    "suspicious RCU",
+    "sleeping function",
+    "scheduling while atomic",
+    "bad unlock",
+    "lock held",
+    "held lock",
+    "detected stall",
+    "blocked for more than",
+    "Call Trace",
+    "page allocation failure",
+    "Out of memory",
+    "Objects remaining",
 ];
 
 pub struct KernelLog(File);
@@ -52,7 +74,9 @@ impl KernelLog {
     /// The complaints since it was last read, with what follows the first; empty when there are none.
     pub fn complaints(&mut self) -> Result<String> {
         let lines = self.read()?;
-        let first = lines.iter().position(|line| COMPLAINTS.iter().any(|word| line.contains(word)));
+        let first = lines
+            .iter()
+            .position(|line| COMPLAINTS.iter().any(|word| line.contains(word)));
         Ok(first.map_or(String::new(), |at| {
             let (start, end) = (at.saturating_sub(2), (at + 60).min(lines.len()));
             lines[start..end].join("\n")

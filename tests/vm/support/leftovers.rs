@@ -49,7 +49,10 @@ fn find() -> Result<BTreeSet<String>> {
     }
     for disk in names("/sys/block") {
         let dir = format!("/sys/block/{disk}");
-        if disk.starts_with("ubd") || disk.starts_with("dm-") || fs::exists(format!("{dir}/loop/backing_file"))? {
+        if disk.starts_with("ubd")
+            || disk.starts_with("dm-")
+            || fs::exists(format!("{dir}/loop/backing_file"))?
+        {
             left.insert(format!("disk {disk}"));
         }
     }
@@ -58,7 +61,9 @@ fn find() -> Result<BTreeSet<String>> {
     }
     for line in fs::read_to_string("/proc/mounts")?.lines() {
         let mut words = line.split(' ');
-        let (Some(what), Some(dir)) = (words.next(), words.next()) else { continue };
+        let (Some(what), Some(dir)) = (words.next(), words.next()) else {
+            continue;
+        };
         if what.starts_with("/dev/ubdb") || dir.starts_with("/mnt/") {
             left.insert(format!("mount {dir}"));
         }
@@ -75,12 +80,18 @@ fn find() -> Result<BTreeSet<String>> {
 
 /// The servers and load generators that run.
 fn processes() -> Vec<(i32, String)> {
-    let pids = names("/proc").into_iter().filter_map(|name| name.parse().ok());
+    let pids = names("/proc")
+        .into_iter()
+        .filter_map(|name| name.parse().ok());
     pids.filter_map(|pid| {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned();
+        let name = fs::read_to_string(format!("/proc/{pid}/comm"))
+            .ok()?
+            .trim_end()
+            .to_owned();
         // The driver's threads have such names too, but no command line.
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        (["ubd", "rublk", "fio"].contains(&name.as_str()) && !line.is_empty()).then_some((pid, name))
+        (["ubd", "rublk", "fio"].contains(&name.as_str()) && !line.is_empty())
+            .then_some((pid, name))
     })
     .collect()
 }
@@ -94,5 +105,7 @@ fn signal_processes(signal: i32) {
 
 fn names(dir: &str) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
 }

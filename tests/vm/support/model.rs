@@ -9,7 +9,10 @@ use anyhow::{ensure, Context, Result};
 use fastrand::Rng;
 
 use super::backing::{noise, same};
-use super::io::{discard, forget_cached, open_buffered, open_direct, write_flags, zero_out, Aligned};
+use super::io::{
+    discard, forget_cached, open_buffered, open_direct, write_flags, zero_out, Aligned,
+};
+use super::Ubd;
 
 /// Threads of a batch, each with a part of the device of its own.
 const THREADS: usize = 4;
@@ -19,11 +22,11 @@ pub struct Model {
     /// The content, byte by byte.
     pub bytes: Vec<u8>,
     /// Logical block, bytes.
-    pub block: u64,
+    block: u64,
     /// Whether the device offers discard.
-    pub discards: bool,
+    discards: bool,
     /// Whether discarded bytes read as zeroes; otherwise each sector may also be what it was.
-    pub discard_zeroes: bool,
+    discard_zeroes: bool,
 }
 
 /// How many operations of each kind there were.
@@ -41,10 +44,30 @@ struct Node {
 }
 
 impl Model {
+    /// A model of `device`, which holds `bytes`.
+    pub fn of(device: &Ubd, bytes: Vec<u8>, discard_zeroes: bool) -> Result<Model> {
+        let block = device.attr("queue/logical_block_size")?.parse()?;
+        let discards = device.attr("queue/discard_max_bytes")? != "0";
+        Ok(Model {
+            bytes,
+            block,
+            discards,
+            discard_zeroes,
+        })
+    }
+
+    /// Logical block of the device, bytes.
+    pub fn block(&self) -> u64 {
+        self.block
+    }
+
     /// Does `count` random operations on `node` and compares every byte read; at last the whole
     /// device, both ways.
     pub fn run(&mut self, node: &str, seed: u64, count: usize) -> Result<Done> {
-        let file = Node { direct: open_direct(node, true)?, buffered: open_buffered(node)? };
+        let file = Node {
+            direct: open_direct(node, true)?,
+            buffered: open_buffered(node)?,
+        };
         let mut rng = Rng::with_seed(seed);
         let mut done = Done::default();
         for number in 0..count {
@@ -65,10 +88,14 @@ impl Model {
         file.buffered.sync_all().context("failed to sync")?;
         done.flushes += 1;
         let mut is = vec![0; self.bytes.len()];
-        file.buffered.read_exact_at(&mut is, 0).context("failed to read all through the cache")?;
+        file.buffered
+            .read_exact_at(&mut is, 0)
+            .context("failed to read all through the cache")?;
         same(&is, &self.bytes).context("at the end, through the page cache")?;
         let mut is = Aligned::new(self.bytes.len());
-        file.direct.read_exact_at(&mut is, 0).context("failed to read all")?;
+        file.direct
+            .read_exact_at(&mut is, 0)
+            .context("failed to read all")?;
         same(&is, &self.bytes).context("at the end, past the page cache")?;
         Ok(done)
     }
@@ -86,14 +113,19 @@ impl Model {
     fn read_buffered(&self, file: &Node, rng: &mut Rng) -> Result<()> {
         let (at, len) = blocks(rng, 1, self.bytes.len());
         let mut is = vec![0; len];
-        file.buffered.read_exact_at(&mut is, at as u64).with_context(|| format!("read {len} at {at}"))?;
-        same(&is, &self.bytes[at..at + len]).with_context(|| format!("cached read of {len} at {at}"))
+        file.buffered
+            .read_exact_at(&mut is, at as u64)
+            .with_context(|| format!("read {len} at {at}"))?;
+        same(&is, &self.bytes[at..at + len])
+            .with_context(|| format!("cached read of {len} at {at}"))
     }
 
     fn write_buffered(&mut self, file: &Node, rng: &mut Rng) -> Result<()> {
         let (at, len) = blocks(rng, 1, self.bytes.len());
         let data = noise(rng.usize(..), len);
-        file.buffered.write_all_at(data, at as u64).with_context(|| format!("write {len} at {at}"))?;
+        file.buffered
+            .write_all_at(data, at as u64)
+            .with_context(|| format!("write {len} at {at}"))?;
         self.bytes[at..at + len].copy_from_slice(data);
         Ok(())
     }
@@ -115,16 +147,21 @@ impl Model {
         let result = discard(&file.buffered, at as u64, len as u64);
         if !self.discards {
             let errno = result.err().and_then(|err| err.raw_os_error());
-            ensure!(errno == Some(libc::EOPNOTSUPP), "discard without support gave {errno:?}");
+            ensure!(
+                errno == Some(libc::EOPNOTSUPP),
+                "discard without support gave {errno:?}"
+            );
             return Ok(());
         }
         result.with_context(|| format!("discard {len} at {at}"))?;
         done.discards += 1;
         let mut is = Aligned::new(len);
-        file.direct.read_exact_at(&mut is, at as u64).with_context(|| format!("read {len} at {at}"))?;
+        file.direct
+            .read_exact_at(&mut is, at as u64)
+            .with_context(|| format!("read {len} at {at}"))?;
         let model = &mut self.bytes[at..at + len];
         for (sector, (is, was)) in is.chunks(512).zip(model.chunks_mut(512)).enumerate() {
-            let zero = is.iter().all(|byte| *byte == 0);
+            let zero = is == &[0; 512][..];
             ensure!(
                 zero || !self.discard_zeroes && is == was,
                 "sector {sector} of {len} discarded bytes at {at} is neither zero nor what it was"
@@ -139,7 +176,8 @@ impl Model {
 
     fn zero_out(&mut self, file: &Node, rng: &mut Rng, done: &mut Done) -> Result<()> {
         let (at, len) = blocks(rng, self.block, self.bytes.len());
-        zero_out(&file.buffered, at as u64, len as u64).with_context(|| format!("zero {len} at {at}"))?;
+        zero_out(&file.buffered, at as u64, len as u64)
+            .with_context(|| format!("zero {len} at {at}"))?;
         self.bytes[at..at + len].fill(0);
         done.zero_outs += 1;
         read_and_compare(file, rng, at, &self.bytes[at..at + len])
@@ -174,7 +212,9 @@ impl Model {
                     })
                 })
                 .collect();
-            threads.into_iter().try_for_each(|thread| thread.join().expect("a thread of the batch"))
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().expect("a thread of the batch"))
         })
         .context("several threads at once")
     }
@@ -183,14 +223,18 @@ impl Model {
 fn read_and_compare(file: &Node, rng: &mut Rng, at: usize, should_be: &[u8]) -> Result<()> {
     let len = should_be.len();
     let mut is = Aligned::shifted(len, rng.usize(..8) * 512);
-    file.direct.read_exact_at(&mut is, at as u64).with_context(|| format!("read {len} at {at}"))?;
+    file.direct
+        .read_exact_at(&mut is, at as u64)
+        .with_context(|| format!("read {len} at {at}"))?;
     same(&is, should_be).with_context(|| format!("read of {len} at {at}"))
 }
 
 fn write(file: &Node, rng: &mut Rng, at: usize, model: &mut [u8]) -> Result<()> {
     let data = noise(rng.usize(..), model.len());
     let buffer = Aligned::copy_of(data, rng.usize(..8) * 512);
-    file.direct.write_all_at(&buffer, at as u64).with_context(|| format!("write {} at {at}", data.len()))?;
+    file.direct
+        .write_all_at(&buffer, at as u64)
+        .with_context(|| format!("write {} at {at}", data.len()))?;
     model.copy_from_slice(data);
     Ok(())
 }

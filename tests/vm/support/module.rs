@@ -10,7 +10,10 @@ use super::{sh, wait_for};
 
 pub fn load() -> Result<()> {
     sh("insmod $UBD_KO; udevadm settle --timeout=60")?;
-    ensure!(Path::new("/dev/ubd-control").exists(), "/dev/ubd-control did not appear");
+    ensure!(
+        Path::new("/dev/ubd-control").exists(),
+        "/dev/ubd-control did not appear"
+    );
     Ok(())
 }
 
@@ -18,7 +21,9 @@ pub fn load() -> Result<()> {
 pub fn unload() -> Result<()> {
     sh("ls /sys/fs/bpf/ubd 2>/dev/null | xargs -r -n1 ubd-bpf unload")?;
     // The driver's references end with RCU and RCU-tasks grace periods.
-    wait_for("the module to be unused", Duration::from_secs(20), || sh("rmmod ubd_drv").is_ok())?;
+    wait_for("the module to be unused", Duration::from_secs(20), || {
+        sh("rmmod ubd_drv").is_ok()
+    })?;
     let left = sh("
         grep '^ubd' /proc/slabinfo || true
         grep ubd /proc/misc /proc/devices || true

@@ -17,9 +17,17 @@ pub struct RawControl {
 
 impl RawControl {
     pub fn open() -> Result<RawControl> {
-        let node = OpenOptions::new().read(true).write(true).open("/dev/ubd-control");
-        let ring = IoUring::builder().build(4).context("failed to make a ring")?;
-        Ok(RawControl { node: node.context("failed to open /dev/ubd-control")?, ring })
+        let node = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/ubd-control");
+        let ring = IoUring::builder()
+            .build(4)
+            .context("failed to make a ring")?;
+        Ok(RawControl {
+            node: node.context("failed to open /dev/ubd-control")?,
+            ring,
+        })
     }
 
     /// Runs the command `op`; gives the result as it comes: 0 or more, or -errno.
@@ -29,11 +37,19 @@ impl RawControl {
         let mut area = [0u8; 80];
         let bytes = cmd.as_bytes();
         area[..bytes.len()].copy_from_slice(bytes);
-        let sqe = opcode::UringCmd80::new(types::Fd(self.node.as_raw_fd()), op).cmd(area).build().flags(flags);
+        let sqe = opcode::UringCmd80::new(types::Fd(self.node.as_raw_fd()), op)
+            .cmd(area)
+            .build()
+            .flags(flags);
         // SAFETY: the argument is in the SQE; the caller keeps what it points to.
         unsafe { self.ring.submission().push(&sqe) }.context("the ring is full")?;
         self.ring.submit_and_wait(1).context("failed to submit")?;
-        Ok(self.ring.completion().next().context("no completion")?.result())
+        Ok(self
+            .ring
+            .completion()
+            .next()
+            .context("no completion")?
+            .result())
     }
 
     /// An ioctl of ubd's own on the node; 0 or -errno.
@@ -48,44 +64,9 @@ impl RawControl {
 
 /// A command for device `id` with nothing else in it.
 pub fn ctrl_cmd(id: u32) -> ublk::CtrlCmd {
-    ublk::CtrlCmd { dev_id: id, queue_id: u16::MAX, ..ublk::CtrlCmd::zeroed() }
-}
-
-/// A ring for I/O commands on `/dev/ubdcN`.
-pub struct RawQueue {
-    pub node: File,
-    ring: IoUring,
-}
-
-impl RawQueue {
-    pub fn open(id: u32) -> Result<RawQueue> {
-        let path = format!("/dev/ubdc{id}");
-        let node = OpenOptions::new().read(true).write(true).open(&path);
-        let ring = IoUring::new(64).context("failed to make a ring")?;
-        Ok(RawQueue { node: node.with_context(|| format!("failed to open `{path}`"))?, ring })
-    }
-
-    /// Submits an I/O command; its completion carries `user_data`.
-    pub fn submit(&mut self, op: u32, cmd: ublk::IoCmd, flags: squeue::Flags, user_data: u64) -> Result<()> {
-        let mut area = [0u8; 16];
-        area.copy_from_slice(cmd.as_bytes());
-        let fd = types::Fd(self.node.as_raw_fd());
-        let sqe = opcode::UringCmd16::new(fd, op).cmd(area).build().flags(flags).user_data(user_data);
-        // SAFETY: the argument is in the SQE; a buffer is touched only by I/O, which the test directs.
-        unsafe { self.ring.submission().push(&sqe) }.context("the ring is full")?;
-        self.ring.submit().context("failed to submit")?;
-        Ok(())
-    }
-
-    /// Waits for the next completion: user data and result.
-    pub fn wait(&mut self) -> Result<(u64, i32)> {
-        self.ring.submit_and_wait(1).context("failed to wait")?;
-        let cqe = self.ring.completion().next().context("no completion")?;
-        Ok((cqe.user_data(), cqe.result()))
-    }
-
-    /// The next completion if there is one already.
-    pub fn poll(&mut self) -> Option<(u64, i32)> {
-        self.ring.completion().next().map(|cqe| (cqe.user_data(), cqe.result()))
+    ublk::CtrlCmd {
+        dev_id: id,
+        queue_id: u16::MAX,
+        ..ublk::CtrlCmd::zeroed()
     }
 }

@@ -12,7 +12,9 @@ use super::{leftovers, module, Skip, Test};
 
 /// Exit code: 0 when nothing failed.
 pub fn run(tests: &[&Test], filters: &[String]) -> u8 {
-    let wanted = |test: &&&Test| filters.is_empty() || filters.iter().any(|f| test.name.contains(f.as_str()));
+    let wanted = |test: &&&Test| {
+        filters.is_empty() || filters.iter().any(|f| test.name.contains(f.as_str()))
+    };
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     let mut run = |name: &str, body: &dyn Fn() -> Result<()>| {
         print!("test {name} ... ");

@@ -9,7 +9,9 @@ use anyhow::{bail, Context, Result};
 
 fn bash(script: &str) -> Command {
     let mut command = Command::new("bash");
-    command.args(["-e", "-o", "pipefail", "-c", script]).stdin(Stdio::null());
+    command
+        .args(["-e", "-o", "pipefail", "-c", script])
+        .stdin(Stdio::null());
     command
 }
 
@@ -32,7 +34,10 @@ pub fn fails(code: i32, script: impl AsRef<str>) -> Result<String> {
     let out = bash(script).output().context("failed to run bash")?;
     let stderr = String::from_utf8_lossy(&out.stderr).trim_end().to_owned();
     if out.status.code() != Some(code) {
-        bail!("`{script}` ended with {} instead of {code}\n{stderr}", out.status);
+        bail!(
+            "`{script}` ended with {} instead of {code}\n{stderr}",
+            out.status
+        );
     }
     Ok(stderr)
 }
@@ -55,11 +60,11 @@ impl Background {
             .process_group(0)
             .spawn()
             .context("failed to run bash")?;
-        Ok(Background { script, child, output })
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+        Ok(Background {
+            script,
+            child,
+            output,
+        })
     }
 
     pub fn is_running(&mut self) -> bool {

@@ -15,6 +15,7 @@ const WORKER: &str = "UBD_VM_TEST_WORKER";
 const PATIENCE_MS: i32 = 300_000;
 
 /// Runs the tests that the arguments name, all without arguments.
+#[allow(clippy::zombie_processes)] // one that hangs in the kernel cannot be waited for
 pub fn run(tests: &[&Test]) -> ExitCode {
     let filters: Vec<String> = std::env::args().skip(1).collect();
     if std::env::var_os(WORKER).is_some() {
@@ -31,11 +32,19 @@ pub fn run(tests: &[&Test]) -> ExitCode {
     let mut from = child.stdout.take().expect("the tests' output");
     let mut buffer = [0; 4096];
     loop {
-        let mut poll = libc::pollfd { fd: from.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut poll = libc::pollfd {
+            fd: from.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
         // SAFETY: one valid pollfd, of an open pipe.
         match unsafe { libc::poll(&mut poll, 1, PATIENCE_MS) } {
             0 => {
-                println!("HANGS: no word for {} s\n{}", PATIENCE_MS / 1000, blocked_tasks());
+                println!(
+                    "HANGS: no word for {} s\n{}",
+                    PATIENCE_MS / 1000,
+                    blocked_tasks()
+                );
                 return ExitCode::FAILURE;
             }
             n if n < 0 => continue, // a signal
@@ -45,19 +54,22 @@ pub fn run(tests: &[&Test]) -> ExitCode {
             Ok(0) => break,
             Ok(n) => {
                 let mut out = std::io::stdout();
-                out.write_all(&buffer[..n]).and_then(|()| out.flush()).expect("printing");
+                out.write_all(&buffer[..n])
+                    .and_then(|()| out.flush())
+                    .expect("printing");
             }
-            Err(err) => {
-                println!("failed to read the tests' output: {err}");
-                return ExitCode::FAILURE;
-            }
+            Err(err) => panic!("failed to read the tests' output: {err}"),
         }
     }
     let status = child.wait().expect("waiting for the tests");
     if status.code().is_none() {
         println!("the tests were killed: {status}");
     }
-    if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// The kernel stacks of all tasks that sleep uninterruptibly or belong to ubd.

@@ -5,8 +5,10 @@ use anyhow::{ensure, Context, Result};
 
 use super::sh;
 
-/// Some hundred small files and links; larger files come beside it.
-const SOURCE: &str = "/usr/share/zoneinfo";
+/// Some hundred small files and links; larger files come beside it. A copy in RAM, for the root
+/// file system is a slow one.
+const SOURCE: &str = "/tmp/tree";
+const ORIGINAL: &str = "/usr/share/zoneinfo";
 const MOUNT: &str = "/mnt/tree";
 
 /// What differs between file systems.
@@ -23,11 +25,16 @@ pub const EXT4: Kind = Kind {
     fsck: "e2fsck -fn",
 };
 
-pub const XFS: Kind = Kind { name: "xfs", mkfs: "mkfs.xfs -q -f", fsck: "xfs_repair -n" };
+pub const XFS: Kind = Kind {
+    name: "xfs",
+    mkfs: "mkfs.xfs -q -f",
+    fsck: "xfs_repair -n",
+};
 
 /// Makes the file system on `node`, fills it, compares it after a fresh mount, rewrites and
 /// removes parts of it, trims it, and has it checked.
 pub fn exercise(kind: &Kind, node: &str) -> Result<()> {
+    sh(format!("[ -e {SOURCE} ] || cp -a {ORIGINAL} {SOURCE}"))?;
     sh(format!("{} {node}", kind.mkfs)).context("mkfs")?;
     mount(kind, node, "")?;
     let filled = sh(format!(
@@ -55,8 +62,11 @@ pub fn exercise(kind: &Kind, node: &str) -> Result<()> {
 
 /// Checks and compares what [`exercise`] left, on the backing itself. `options` are mount's.
 pub fn check_backing(kind: &Kind, path: &str, options: &str) -> Result<()> {
-    sh(format!("[ ! -b {path} ] || blockdev --flushbufs {path}; {} {path}", kind.fsck))
-        .context("fsck of the backing")?;
+    sh(format!(
+        "[ ! -b {path} ] || blockdev --flushbufs {path}; {} {path}",
+        kind.fsck
+    ))
+    .context("fsck of the backing")?;
     mount(kind, path, options)?;
     let differs = sh(format!(
         "cd {MOUNT}; sha256sum --quiet -c sums
@@ -65,14 +75,21 @@ pub fn check_backing(kind: &Kind, path: &str, options: &str) -> Result<()> {
     unmount()?;
     let differs = differs.context("comparing the backing")?;
     ensure!(
-        differs == format!("Only in {SOURCE}: America\nFiles {SOURCE}/zone.tab and tree/zone.tab differ"),
+        differs
+            == format!(
+                "Only in {SOURCE}: America\nFiles {SOURCE}/zone.tab and tree/zone.tab differ"
+            ),
         "the backing has another tree: {differs}"
     );
     Ok(())
 }
 
 fn mount(kind: &Kind, node: &str, options: &str) -> Result<()> {
-    sh(format!("mkdir -p {MOUNT}; mount -t {} {options} {node} {MOUNT}", kind.name)).context("mount")?;
+    sh(format!(
+        "mkdir -p {MOUNT}; mount -t {} {options} {node} {MOUNT}",
+        kind.name
+    ))
+    .context("mount")?;
     Ok(())
 }
 

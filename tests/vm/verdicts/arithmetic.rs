@@ -13,7 +13,11 @@ const CASES: usize = 400;
 /// A model's answer before the driver has looked at it.
 enum Model {
     Decline,
-    Map { slot: u32, sector: u64, sectors: u32 },
+    Map {
+        slot: u32,
+        sector: u64,
+        sectors: u32,
+    },
 }
 
 /// Compares one answer; what lies outside a slot or between blocks must be bad.
@@ -21,17 +25,32 @@ fn check(name: &Name, question: &Question, model: Model) -> Result<()> {
     let answer = ask(name, question)?;
     let context = || format!("{question:?} was answered {answer:?}");
     match model {
-        Model::Decline => ensure!(answer.verdict == Verdict::Decline, "{} instead of a decline", context()),
-        Model::Map { slot, sector, sectors } => {
+        Model::Decline => ensure!(
+            answer.verdict == Verdict::Decline,
+            "{} instead of a decline",
+            context()
+        ),
+        Model::Map {
+            slot,
+            sector,
+            sectors,
+        } => {
             let block = u64::from(question.block_size / 512);
             let aligned = sector % block == 0 && u64::from(sectors) % block == 0;
             let end = sector.checked_add(sectors.into());
             if aligned && end.is_some_and(|end| end <= question.slot_sectors) {
-                let right = Answer { verdict: Verdict::Map { slot, sector }, sectors };
+                let right = Answer {
+                    verdict: Verdict::Map { slot, sector },
+                    sectors,
+                };
                 ensure!(answer == right, "{} instead of {right:?}", context());
             } else {
                 let bad = matches!(answer.verdict, Verdict::Bad { .. });
-                ensure!(bad, "{} although sector {sector}+{sectors} is impossible", context());
+                ensure!(
+                    bad,
+                    "{} although sector {sector}+{sectors} is impossible",
+                    context()
+                );
             }
         }
     }
@@ -43,7 +62,9 @@ fn edgy(rng: &mut Rng, edges: &[u64]) -> u64 {
     match rng.u8(..4) {
         0 => rng.u64(..) >> rng.u32(..64),
         1 => rng.u64(..1 << 16),
-        _ => edges[rng.usize(..edges.len())].wrapping_add(rng.u64(..33)).wrapping_sub(16),
+        _ => edges[rng.usize(..edges.len())]
+            .wrapping_add(rng.u64(..33))
+            .wrapping_sub(16),
     }
 }
 
@@ -56,7 +77,12 @@ fn question(rng: &mut Rng, edges: &[u64]) -> Question {
         _ => rng.u32(1..1 << 20),
     };
     Question {
-        op: [ubd::OP_READ, ubd::OP_WRITE, ubd::OP_DISCARD, ubd::OP_WRITE_ZEROES][rng.usize(..4)],
+        op: [
+            ubd::OP_READ,
+            ubd::OP_WRITE,
+            ubd::OP_DISCARD,
+            ubd::OP_WRITE_ZEROES,
+        ][rng.usize(..4)],
         sector: edgy(rng, edges) / block * block,
         sectors: u32::try_from(u64::from(sectors).next_multiple_of(block)).unwrap_or(8),
         cookie: rng.u64(..),
@@ -73,7 +99,10 @@ pub fn linear() -> Result<()> {
         let set = format!("linear_offset={offset}");
         let prog = Prog::load_as(&shipped_object("linear"), name.as_str(), &[&set])?;
         for _ in 0..CASES / 3 {
-            let question = question(&mut rng, &[0, offset, offset.wrapping_neg(), 1 << 32, u64::MAX]);
+            let question = question(
+                &mut rng,
+                &[0, offset, offset.wrapping_neg(), 1 << 32, u64::MAX],
+            );
             let model = match question.slots {
                 0 => Model::Decline,
                 _ => Model::Map {
@@ -96,7 +125,11 @@ fn concat_model(lengths: &[u64], question: &Question) -> Model {
         if question.sector - start < *len {
             let sector = question.sector - start;
             let sectors = u64::from(question.sectors).min(len - sector) as u32;
-            return Model::Map { slot: slot as u32, sector, sectors };
+            return Model::Map {
+                slot: slot as u32,
+                sector,
+                sectors,
+            };
         }
         start += len;
     }
@@ -123,7 +156,8 @@ pub fn concat() -> Result<()> {
         }));
         for _ in 0..CASES / 3 {
             let question = question(&mut rng, &edges);
-            check(&name, &question, concat_model(lengths, &question)).with_context(|| format!("{set:?}"))?;
+            check(&name, &question, concat_model(lengths, &question))
+                .with_context(|| format!("{set:?}"))?;
         }
         prog.unload()?;
     }

@@ -23,13 +23,22 @@ pub fn all() -> Result<()> {
         let object = object(&format!("reject/{name}"));
         ensure!(object.exists(), "`{}` was not compiled", object.display());
         let message = fails(2, format!("ubd-bpf load {}", object.display())).context(*name)?;
-        ensure!(message.contains(words), "{name}: `{words}` is not in the message:\n{message}");
+        ensure!(
+            message.contains(words),
+            "{name}: `{words}` is not in the message:\n{message}"
+        );
         // Whoever reads it learns which program it was.
-        ensure!(message.contains(name), "{name}: the message does not name it:\n{message}");
+        ensure!(
+            message.contains(name),
+            "{name}: the message does not name it:\n{message}"
+        );
     }
     let list = sh("ubd-bpf list -J; ls /sys/fs/bpf/ubd 2>/dev/null || true")?;
     for (name, _) in CASES {
-        ensure!(!list.contains(name), "{name} was registered or pinned nevertheless:\n{list}");
+        ensure!(
+            !list.contains(name),
+            "{name} was registered or pinned nevertheless:\n{list}"
+        );
     }
     Ok(())
 }
