@@ -76,7 +76,7 @@ pub fn forget_file() -> Result<()> {
     Ok(())
 }
 
-/// Runs the workload on the image in `backing`, a "file" or a "disk", with or without the fast
+/// Runs the workload on the image in `backing`, `name` for the table ("in a file"), with or without the fast
 /// path. Both ways it is the same, down to the random numbers.
 pub fn exercise(name: &str, backing: &str, fast: bool, tree: &Tree) -> Result<Row> {
     let option = if fast { " --bpf-fastpath" } else { "" };
@@ -120,7 +120,7 @@ pub fn exercise(name: &str, backing: &str, fast: bool, tree: &Tree) -> Result<Ro
     } else {
         "ubd, daemon"
     };
-    Ok(done.row(&format!("image in a {name}"), path))
+    Ok(done.row(&format!("image {name}"), path))
 }
 
 fn write_and_read_back() -> Result<()> {

@@ -35,7 +35,7 @@ fn story(disk: &str, scratch: &str, manifest: &Path, rows: &Path) -> Result<()> 
     ));
     let file = image::as_file(disk, scratch)?;
     let mut measured = Vec::new();
-    for (name, backing) in [("file", file.as_str()), ("disk", disk)] {
+    for (name, backing) in [("in a file", file.as_str()), ("on a disk", disk)] {
         for fast in [true, false] {
             measured.push(image::exercise(name, backing, fast, &tree)?);
         }

@@ -10,22 +10,14 @@ use crate::support::tree::{exercise, EXT4};
 use crate::support::{sh, shipped_object, Files, Prog, RamDisk, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
-    Test {
-        name: "concat/one_bio_across_the_seam",
-        run: one_bio,
-    },
-    Test {
-        name: "concat/model_disk_then_file",
-        run: || model(Kind::Disk, Kind::FileDirect),
-    },
-    Test {
-        name: "concat/model_file_then_disk",
-        run: || model(Kind::FileBuffered, Kind::Disk),
-    },
-    Test {
-        name: "concat/ext4_across_the_seam",
-        run: ext4,
-    },
+    Test::new("concat/one_bio_across_the_seam", one_bio),
+    Test::new("concat/model_disk_then_file", || {
+        model(Kind::Disk, Kind::FileDirect)
+    }),
+    Test::new("concat/model_file_then_disk", || {
+        model(Kind::FileBuffered, Kind::Disk)
+    }),
+    Test::new("concat/ext4_across_the_seam", ext4),
 ];
 
 /// A device that is nothing by itself, with two slots and `concat` between them.

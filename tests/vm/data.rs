@@ -8,146 +8,93 @@ use crate::support::model::{Done, Model};
 use crate::support::{sh, Counters, Fio, Prog, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
-    Test {
-        name: "data/null_q1",
-        run: || null(1),
-    },
-    Test {
-        name: "data/null_q4",
-        run: || null(4),
-    },
-    Test {
-        name: "data/null_mapped_to_zero",
-        run: null_mapped_to_zero,
-    },
-    Test {
-        name: "data/fio_disk_declined_q1",
-        run: || fio(Kind::Disk, false, 1),
-    },
-    Test {
-        name: "data/fio_disk_declined_q4",
-        run: || fio(Kind::Disk, false, 4),
-    },
-    Test {
-        name: "data/fio_disk_mapped_q1",
-        run: || fio(Kind::Disk, true, 1),
-    },
-    Test {
-        name: "data/fio_disk_mapped_q4",
-        run: || fio(Kind::Disk, true, 4),
-    },
-    Test {
-        name: "data/fio_disk4k_mapped_q1",
-        run: || fio(Kind::Disk4k, true, 1),
-    },
-    Test {
-        name: "data/fio_file_direct_declined_q1",
-        run: || fio(Kind::FileDirect, false, 1),
-    },
-    Test {
-        name: "data/fio_file_direct_declined_q4",
-        run: || fio(Kind::FileDirect, false, 4),
-    },
-    Test {
-        name: "data/fio_file_direct_mapped_q1",
-        run: || fio(Kind::FileDirect, true, 1),
-    },
-    Test {
-        name: "data/fio_file_direct_mapped_q4",
-        run: || fio(Kind::FileDirect, true, 4),
-    },
-    Test {
-        name: "data/fio_file_buffered_declined_q1",
-        run: || fio(Kind::FileBuffered, false, 1),
-    },
-    Test {
-        name: "data/fio_file_buffered_declined_q4",
-        run: || fio(Kind::FileBuffered, false, 4),
-    },
-    Test {
-        name: "data/fio_file_buffered_mapped_q1",
-        run: || fio(Kind::FileBuffered, true, 1),
-    },
-    Test {
-        name: "data/fio_file_buffered_mapped_q4",
-        run: || fio(Kind::FileBuffered, true, 4),
-    },
-    Test {
-        name: "data/model_disk_declined",
-        run: || model(Kind::Disk, By::Daemon, 1),
-    },
-    Test {
-        name: "data/model_disk_mapped",
-        run: || model(Kind::Disk, By::Linear, 1),
-    },
-    Test {
-        name: "data/model_disk_mixed",
-        run: || model(Kind::Disk, By::Random(50), 4),
-    },
-    Test {
-        name: "data/model_disk_checker",
-        run: || model(Kind::Disk, By::Checker, 4),
-    },
-    Test {
-        name: "data/model_disk_split",
-        run: || model(Kind::Disk, By::OneBlock, 1),
-    },
-    Test {
-        name: "data/model_disk4k_declined",
-        run: || model(Kind::Disk4k, By::Daemon, 1),
-    },
-    Test {
-        name: "data/model_disk4k_mapped",
-        run: || model(Kind::Disk4k, By::Linear, 1),
-    },
-    Test {
-        name: "data/model_disk4k_mixed",
-        run: || model(Kind::Disk4k, By::Random(50), 1),
-    },
-    Test {
-        name: "data/model_disk4k_split",
-        run: || model(Kind::Disk4k, By::OneBlock, 1),
-    },
-    Test {
-        name: "data/model_file_direct_declined",
-        run: || model(Kind::FileDirect, By::Daemon, 1),
-    },
-    Test {
-        name: "data/model_file_direct_mapped",
-        run: || model(Kind::FileDirect, By::Linear, 1),
-    },
-    Test {
-        name: "data/model_file_direct_mixed_0",
-        run: || model(Kind::FileDirect, By::Random(0), 1),
-    },
-    Test {
-        name: "data/model_file_direct_mixed_50",
-        run: || model(Kind::FileDirect, By::Random(50), 4),
-    },
-    Test {
-        name: "data/model_file_direct_mixed_100",
-        run: || model(Kind::FileDirect, By::Random(100), 1),
-    },
-    Test {
-        name: "data/model_file_direct_split",
-        run: || model(Kind::FileDirect, By::OneBlock, 1),
-    },
-    Test {
-        name: "data/model_file_buffered_declined",
-        run: || model(Kind::FileBuffered, By::Daemon, 4),
-    },
-    Test {
-        name: "data/model_file_buffered_mapped",
-        run: || model(Kind::FileBuffered, By::Linear, 1),
-    },
-    Test {
-        name: "data/model_file_buffered_mixed",
-        run: || model(Kind::FileBuffered, By::Random(50), 4),
-    },
-    Test {
-        name: "data/model_notices_a_wrong_map",
-        run: wrong_map,
-    },
+    Test::new("data/null_q1", || null(1)),
+    Test::new("data/null_q4", || null(4)),
+    Test::new("data/null_mapped_to_zero", null_mapped_to_zero),
+    Test::new("data/fio_disk_declined_q1", || fio(Kind::Disk, false, 1)),
+    Test::new("data/fio_disk_declined_q4", || fio(Kind::Disk, false, 4)),
+    Test::new("data/fio_disk_mapped_q1", || fio(Kind::Disk, true, 1)),
+    Test::new("data/fio_disk_mapped_q4", || fio(Kind::Disk, true, 4)),
+    Test::new("data/fio_disk4k_mapped_q1", || fio(Kind::Disk4k, true, 1)),
+    Test::new("data/fio_file_direct_declined_q1", || {
+        fio(Kind::FileDirect, false, 1)
+    }),
+    Test::new("data/fio_file_direct_declined_q4", || {
+        fio(Kind::FileDirect, false, 4)
+    }),
+    Test::new("data/fio_file_direct_mapped_q1", || {
+        fio(Kind::FileDirect, true, 1)
+    }),
+    Test::new("data/fio_file_direct_mapped_q4", || {
+        fio(Kind::FileDirect, true, 4)
+    }),
+    Test::new("data/fio_file_buffered_declined_q1", || {
+        fio(Kind::FileBuffered, false, 1)
+    }),
+    Test::new("data/fio_file_buffered_declined_q4", || {
+        fio(Kind::FileBuffered, false, 4)
+    }),
+    Test::new("data/fio_file_buffered_mapped_q1", || {
+        fio(Kind::FileBuffered, true, 1)
+    }),
+    Test::new("data/fio_file_buffered_mapped_q4", || {
+        fio(Kind::FileBuffered, true, 4)
+    }),
+    Test::new("data/model_disk_declined", || {
+        model(Kind::Disk, By::Daemon, 1)
+    }),
+    Test::new("data/model_disk_mapped", || {
+        model(Kind::Disk, By::Linear, 1)
+    }),
+    Test::new("data/model_disk_mixed", || {
+        model(Kind::Disk, By::Random(50), 4)
+    }),
+    Test::new("data/model_disk_checker", || {
+        model(Kind::Disk, By::Checker, 4)
+    }),
+    Test::new("data/model_disk_split", || {
+        model(Kind::Disk, By::OneBlock, 1)
+    }),
+    Test::new("data/model_disk4k_declined", || {
+        model(Kind::Disk4k, By::Daemon, 1)
+    }),
+    Test::new("data/model_disk4k_mapped", || {
+        model(Kind::Disk4k, By::Linear, 1)
+    }),
+    Test::new("data/model_disk4k_mixed", || {
+        model(Kind::Disk4k, By::Random(50), 1)
+    }),
+    Test::new("data/model_disk4k_split", || {
+        model(Kind::Disk4k, By::OneBlock, 1)
+    }),
+    Test::new("data/model_file_direct_declined", || {
+        model(Kind::FileDirect, By::Daemon, 1)
+    }),
+    Test::new("data/model_file_direct_mapped", || {
+        model(Kind::FileDirect, By::Linear, 1)
+    }),
+    Test::new("data/model_file_direct_mixed_0", || {
+        model(Kind::FileDirect, By::Random(0), 1)
+    }),
+    Test::new("data/model_file_direct_mixed_50", || {
+        model(Kind::FileDirect, By::Random(50), 4)
+    }),
+    Test::new("data/model_file_direct_mixed_100", || {
+        model(Kind::FileDirect, By::Random(100), 1)
+    }),
+    Test::new("data/model_file_direct_split", || {
+        model(Kind::FileDirect, By::OneBlock, 1)
+    }),
+    Test::new("data/model_file_buffered_declined", || {
+        model(Kind::FileBuffered, By::Daemon, 4)
+    }),
+    Test::new("data/model_file_buffered_mapped", || {
+        model(Kind::FileBuffered, By::Linear, 1)
+    }),
+    Test::new("data/model_file_buffered_mixed", || {
+        model(Kind::FileBuffered, By::Random(50), 4)
+    }),
+    Test::new("data/model_notices_a_wrong_map", wrong_map),
 ];
 
 /// The null target drops what is written: only that all of it reaches the daemon can be seen.
@@ -185,12 +132,8 @@ fn null_mapped_to_zero() -> Result<()> {
 
 fn fio(kind: Kind, mapped: bool, queues: u32) -> Result<()> {
     let backing = Backing::new(kind)?;
-    let mut args = backing.args();
-    args.push(format!("-q {queues}"));
-    if mapped {
-        args.push("--bpf-fastpath".to_owned());
-    }
-    let ubd = Ubd::add(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let fastpath = if mapped { "--bpf-fastpath" } else { "" };
+    let ubd = backing.device(&format!("-q {queues} {fastpath}"))?;
     let before = ubd.counters()?;
     // One job a queue, so that every queue has work; each in a part of its own.
     let part = backing.window.len() as u64 / u64::from(queues) / 4096 * 4096;
@@ -242,12 +185,11 @@ fn model(kind: Kind, by: By, queues: u32) -> Result<()> {
         By::Daemon | By::Linear => None,
         _ => Some(Prog::load(name, &[&set])?),
     };
-    let mut args = backing.args();
-    args.push(format!("-q {queues}"));
-    if !name.is_empty() {
-        args.push(format!("--bpf-fastpath={name}"));
-    }
-    let ubd = Ubd::add(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let fastpath = match by {
+        By::Daemon => String::new(),
+        _ => format!("--bpf-fastpath={name}"),
+    };
+    let ubd = backing.device(&format!("-q {queues} {fastpath}"))?;
     let mut model = Model::of(&ubd, backing.shown(), kind.clears())?;
     ensure!(
         model.block() == kind.block(),
@@ -273,9 +215,7 @@ fn model(kind: Kind, by: By, queues: u32) -> Result<()> {
 fn wrong_map() -> Result<()> {
     let backing = Backing::new(Kind::Disk)?;
     let prog = Prog::load("cookie_offset", &[])?;
-    let mut args = backing.args();
-    args.push(format!("--bpf-fastpath={}", prog.name()));
-    let ubd = Ubd::add(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let ubd = backing.device(&format!("--bpf-fastpath={}", prog.name()))?;
     sh(format!(
         "ubd-bpf bind {} {} --cookie 1",
         ubd.node(),

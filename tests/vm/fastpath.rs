@@ -9,36 +9,16 @@ use anyhow::{ensure, Context, Result};
 use serde_json::Value;
 
 use crate::support::backing::{noise, same, Backing, Kind};
-use crate::support::io::{
-    open_direct, read_direct, read_flags, write_direct, write_flags, Aligned,
-};
-use crate::support::{fails, sh, Files, Fio, Prog, RamDisk, Test, Ubd};
+use crate::support::io::{open_direct, read_direct, read_flags, write_flags, Aligned};
+use crate::support::{sh, Files, Fio, Prog, RamDisk, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
-    Test {
-        name: "fastpath/daemon_sleeps_disk",
-        run: daemon_sleeps_disk,
-    },
-    Test {
-        name: "fastpath/daemon_sleeps_file",
-        run: daemon_sleeps_file,
-    },
-    Test {
-        name: "fastpath/nowait_that_must_split",
-        run: nowait,
-    },
-    Test {
-        name: "fastpath/split_under_load",
-        run: split_under_load,
-    },
-    Test {
-        name: "fastpath/tools_agree_with_sysfs",
-        run: tools,
-    },
-    Test {
-        name: "fastpath/tracepoint",
-        run: tracepoint,
-    },
+    Test::new("fastpath/daemon_sleeps_disk", daemon_sleeps_disk),
+    Test::new("fastpath/daemon_sleeps_file", daemon_sleeps_file),
+    Test::new("fastpath/nowait_that_must_split", nowait),
+    Test::new("fastpath/split_under_load", split_under_load),
+    Test::new("fastpath/tools_agree_with_sysfs", tools),
+    Test::new("fastpath/tracepoint", tracepoint),
 ];
 
 /// 20 000 mapped I/Os leave the daemon asleep.
@@ -65,17 +45,11 @@ fn daemon_sleeps_file() -> Result<()> {
     daemon_sleeps(&format!("-f {} --direct-io=on", file.display()))
 }
 
-fn add(backing: &Backing, more: &str) -> Result<Ubd> {
-    let mut args = backing.args();
-    args.push(more.to_owned());
-    Ubd::add(&args.iter().map(String::as_str).collect::<Vec<_>>())
-}
-
 /// A bio that must not wait and would have to be split is refused, whole.
 fn nowait() -> Result<()> {
     let backing = Backing::new(Kind::Disk)?;
     let _prog = Prog::load("one_sector", &["block=8"])?;
-    let ubd = add(&backing, "--bpf-fastpath=one_sector")?;
+    let ubd = backing.device("--bpf-fastpath=one_sector")?;
     let file = open_direct(ubd.node(), true)?;
     let before = ubd.counters()?;
 
@@ -137,7 +111,7 @@ fn nowait() -> Result<()> {
 fn split_under_load() -> Result<()> {
     let backing = Backing::new(Kind::Disk)?;
     let _prog = Prog::load("one_sector", &["block=8"])?;
-    let ubd = add(&backing, "--bpf-fastpath=one_sector")?;
+    let ubd = backing.device("--bpf-fastpath=one_sector")?;
     let before = ubd.counters()?;
     let ios = Fio::verify(&ubd.node(), 400).option("bs=16k").run()?;
     let count = ubd.counters()?.since(&before);
@@ -153,7 +127,7 @@ fn split_under_load() -> Result<()> {
 /// `ubd stats` and `ubd list` say what sysfs says.
 fn tools() -> Result<()> {
     let backing = Backing::new(Kind::FileDirect)?;
-    let ubd = add(&backing, "-q 2 -d 32 --bpf-fastpath")?;
+    let ubd = backing.device("-q 2 -d 32 --bpf-fastpath")?;
     Fio::new(&ubd.node(), 200).run()?;
     let file = open_direct(ubd.node(), true)?; // keeps udev away
     file.sync_all()?;
@@ -227,7 +201,7 @@ fn tools() -> Result<()> {
 fn tracepoint() -> Result<()> {
     const DIR: &str = "/sys/kernel/tracing";
     let backing = Backing::new(Kind::Disk)?;
-    let ubd = add(&backing, "--bpf-fastpath")?;
+    let ubd = backing.device("--bpf-fastpath")?;
     sh(format!(
         "echo > {DIR}/trace; echo 1 > {DIR}/events/ubd/ubd_verdict/enable"
     ))?;

@@ -7,30 +7,20 @@ use crate::support::tree::{check_backing, exercise, Kind, EXT4, XFS};
 use crate::support::{sh, Counters, Files, Prog, RamDisk, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
-    Test {
-        name: "fs/ext4_on_disk_mapped",
-        run: || on_disk("--bpf-fastpath", Expect::Mapped),
-    },
-    Test {
-        name: "fs/ext4_on_disk_declined",
-        run: || on_disk("-q 2", Expect::Declined),
-    },
-    Test {
-        name: "fs/ext4_on_file_mapped",
-        run: || on_file("--direct-io=on --bpf-fastpath"),
-    },
-    Test {
-        name: "fs/ext4_on_buffered_file_mapped",
-        run: || on_file("--bpf-fastpath"),
-    },
-    Test {
-        name: "fs/ext4_mixed",
-        run: mixed,
-    },
-    Test {
-        name: "fs/xfs_on_tmpfs_file_mapped",
-        run: xfs_on_tmpfs,
-    },
+    Test::new("fs/ext4_on_disk_mapped", || {
+        on_disk("--bpf-fastpath", Expect::Mapped)
+    }),
+    Test::new("fs/ext4_on_disk_declined", || {
+        on_disk("-q 2", Expect::Declined)
+    }),
+    Test::new("fs/ext4_on_file_mapped", || {
+        on_file("--direct-io=on --bpf-fastpath")
+    }),
+    Test::new("fs/ext4_on_buffered_file_mapped", || {
+        on_file("--bpf-fastpath")
+    }),
+    Test::new("fs/ext4_mixed", mixed),
+    Test::new("fs/xfs_on_tmpfs_file_mapped", xfs_on_tmpfs),
 ];
 
 enum Expect {

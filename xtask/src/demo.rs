@@ -62,7 +62,7 @@ pub fn command(kernel: &Kernel, _args: DemoArgs) -> Result<u8> {
     story.program(&demo)?;
     story.copy(&image.join("manifest"), "manifest")?;
     // The machine makes its disks as long as it is told to; this one is not empty then.
-    let disk = story.dir.join("disk0.raw");
+    let disk = vm::disk_path(&story, 0);
     host::output(
         Command::new("cp")
             .args(["--sparse=always", "--reflink=auto"])

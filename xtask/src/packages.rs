@@ -18,6 +18,7 @@ const PACKAGES: &[&str] = &[
     "python3-venv",           // in an environment of its own
     "kmod",                   // modprobe and strings or file, which virtme-ng uses
     "file",
+    "e2fsprogs",  // mke2fs, for the image of the demo
     "binutils",   // readelf, to check the module
     "util-linux", // unshare and setpriv
     "gcc",        // libbpf, which libbpf-rs compiles,

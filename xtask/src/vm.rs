@@ -217,7 +217,8 @@ fn pump(mut from: impl Read + Send + 'static, to: io::Result<impl Write + Send +
     })
 }
 
-fn disk_path(guest: &Guest, number: usize) -> std::path::PathBuf {
+/// Where the scratch disk of that number lies; a file that is there already is kept as it is.
+pub fn disk_path(guest: &Guest, number: usize) -> std::path::PathBuf {
     guest.dir.join(format!("disk{number}.raw"))
 }
 
@@ -295,13 +296,25 @@ fn qemu_command(kernel: &Kernel, machine: &Machine, guest: &Guest, shell: bool) 
         "log_buf_len=4M",
         "udev.children_max=4",
     ];
+    // Five levels of page tables are slow to emulate, and KASAN of 6.12 trips over them early in boot.
+    let debug: &[&str] = match kernel.custom {
+        Some(_) => &[
+            "no5lvl",
+            "kmemleak=off",
+            "no_debug_objects",
+            "kasan_multi_shot",
+        ],
+        None => &["no5lvl"],
+    };
     // Counting, an idle guest's clock jumps ahead of the host's disks: any wait looks endless.
     let jumping: &[&str] = if machine.icount {
         &["nowatchdog", "sysctl.kernel.hung_task_timeout_secs=0"]
     } else {
         &[]
     };
-    let parameters = parameters.into_iter().chain(jumping.iter().copied());
+    let parameters = parameters
+        .into_iter()
+        .chain(debug.iter().chain(jumping).copied());
     for parameter in parameters.chain(machine.append.iter().map(String::as_str)) {
         virtme.args(["-a", parameter]);
     }

@@ -5,44 +5,29 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{ensure, Context, Result};
 
-use super::add;
 use crate::support::backing::{noise, same, Backing, Kind};
 use crate::support::io::{open_direct, read_direct, write_direct, Aligned};
 use crate::support::{fails, sh, Fio, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
-    Test {
-        name: "as_disk/iostat_disk_mapped",
-        run: || iostat(Kind::Disk, "--bpf-fastpath"),
-    },
-    Test {
-        name: "as_disk/iostat_file_mapped",
-        run: || iostat(Kind::FileDirect, "--bpf-fastpath"),
-    },
-    Test {
-        name: "as_disk/iostat_declined",
-        run: || iostat(Kind::Disk, ""),
-    },
-    Test {
-        name: "as_disk/read_only",
-        run: read_only,
-    },
-    Test {
-        name: "as_disk/end_of_disk_mapped",
-        run: || end_of_disk(Kind::Disk, "--bpf-fastpath"),
-    },
-    Test {
-        name: "as_disk/end_of_file_mapped",
-        run: || end_of_disk(Kind::FileDirect, "--bpf-fastpath"),
-    },
-    Test {
-        name: "as_disk/end_of_disk_declined",
-        run: || end_of_disk(Kind::Disk, ""),
-    },
-    Test {
-        name: "as_disk/partitions",
-        run: partitions,
-    },
+    Test::new("as_disk/iostat_disk_mapped", || {
+        iostat(Kind::Disk, "--bpf-fastpath")
+    }),
+    Test::new("as_disk/iostat_file_mapped", || {
+        iostat(Kind::FileDirect, "--bpf-fastpath")
+    }),
+    Test::new("as_disk/iostat_declined", || iostat(Kind::Disk, "")),
+    Test::new("as_disk/read_only", read_only),
+    Test::new("as_disk/end_of_disk_mapped", || {
+        end_of_disk(Kind::Disk, "--bpf-fastpath")
+    }),
+    Test::new("as_disk/end_of_file_mapped", || {
+        end_of_disk(Kind::FileDirect, "--bpf-fastpath")
+    }),
+    Test::new("as_disk/end_of_disk_declined", || {
+        end_of_disk(Kind::Disk, "")
+    }),
+    Test::new("as_disk/partitions", partitions),
 ];
 
 /// Fields of `/sys/block/X/stat`: ios and sectors read, ios and sectors written, in flight.
@@ -57,7 +42,7 @@ fn stat(ubd: &Ubd) -> Result<[u64; 5]> {
 
 fn iostat(kind: Kind, more: &str) -> Result<()> {
     let backing = Backing::new(kind)?;
-    let ubd = add(&backing, more)?;
+    let ubd = backing.device(more)?;
     // Open until the end: udev reads a disk that was closed after writing.
     let file = open_direct(ubd.node(), true)?;
     let (before, counters) = (stat(&ubd)?, ubd.counters()?);
@@ -95,7 +80,7 @@ fn iostat(kind: Kind, more: &str) -> Result<()> {
 
 fn read_only() -> Result<()> {
     let backing = Backing::new(Kind::Disk)?;
-    let ubd = add(&backing, "--read-only --bpf-fastpath")?;
+    let ubd = backing.device("--read-only --bpf-fastpath")?;
     ensure!(ubd.attr("ro")? == "1", "the disk is not read-only");
     let slots = sh(format!("ubd-bpf slot list {} -J", ubd.id()))?;
     let before = ubd.counters()?;
@@ -126,7 +111,7 @@ fn read_only() -> Result<()> {
 /// Reads end and writes fail where the device does, though the backing goes on.
 fn end_of_disk(kind: Kind, more: &str) -> Result<()> {
     let backing = Backing::new(kind)?;
-    let ubd = add(&backing, more)?;
+    let ubd = backing.device(more)?;
     let size = backing.window.len() as u64;
     let in_sysfs: u64 = ubd.attr("size")?.parse()?;
     ensure!(
@@ -188,7 +173,7 @@ fn partition_table(parts: &[(u32, u32)]) -> Vec<u8> {
 
 fn partitions() -> Result<()> {
     let backing = Backing::new(Kind::Disk)?;
-    let ubd = add(&backing, "--bpf-fastpath")?;
+    let ubd = backing.device("--bpf-fastpath")?;
     write_direct(
         ubd.node(),
         0,

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use anyhow::{ensure, Context, Result};
 
 use super::io::{open_buffered, read_direct};
-use super::{sh, Files, LoopDisk, RamDisk};
+use super::{sh, Files, LoopDisk, RamDisk, Ubd};
 
 /// How much of a backing is known: the window, and a guard on both sides.
 pub const KNOWN: usize = 10 << 20;
@@ -116,22 +116,20 @@ impl Backing {
         self.content[self.window.clone()].to_vec()
     }
 
-    /// The arguments of `ubd add` that show the window, with the same mode on both sides.
-    pub fn args(&self) -> Vec<String> {
-        let mut args = vec![
-            "-t loop -f".to_owned(),
-            self.path.display().to_string(),
-            format!(
-                "--offset {} --sizelimit {}",
-                self.window.start,
-                self.window.len()
-            ),
-            format!("-b {}", self.kind.block()),
-        ];
-        if self.kind == Kind::FileDirect {
-            args.push("--direct-io=on".to_owned());
-        }
-        args
+    /// The device that shows the window, with the same mode on both sides; `more` are further
+    /// options of `ubd add`.
+    pub fn device(&self, more: &str) -> Result<Ubd> {
+        let direct = match self.kind {
+            Kind::FileDirect => "--direct-io=on",
+            _ => "",
+        };
+        Ubd::add(&[&format!(
+            "-t loop -f {} --offset {} --sizelimit {} -b {} {direct} {more}",
+            self.path.display(),
+            self.window.start,
+            self.window.len(),
+            self.kind.block()
+        )])
     }
 
     /// Compares the backing itself with what the window should hold by now; what lies outside the

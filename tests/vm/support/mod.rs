@@ -34,6 +34,12 @@ pub struct Test {
     pub run: fn() -> Result<()>,
 }
 
+impl Test {
+    pub const fn new(name: &'static str, run: fn() -> Result<()>) -> Test {
+        Test { name, run }
+    }
+}
+
 /// Why a test cannot run on the kernel at hand; return it as the error.
 #[derive(Debug)]
 pub struct Skip(pub String);

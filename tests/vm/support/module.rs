@@ -8,6 +8,20 @@ use anyhow::{ensure, Result};
 
 use super::{sh, wait_for};
 
+/// The kernel only warns about such a module; the driver must refuse, and say what to do.
+pub fn refuses_without_btf() -> Result<()> {
+    let said = sh("
+        objcopy -R .BTF -R .BTF.base $UBD_KO no-btf.ko
+        if insmod no-btf.ko 2>/dev/null; then rmmod ubd_drv; echo loaded; fi
+        rm no-btf.ko
+        dmesg | grep 'ubd: ' | tail -n 2")?;
+    ensure!(
+        said.contains("no usable BTF") && said.contains("dwarves") && !said.contains("loaded"),
+        "a module without BTF: {said}"
+    );
+    Ok(())
+}
+
 pub fn load() -> Result<()> {
     sh("insmod $UBD_KO; udevadm settle --timeout=60")?;
     ensure!(
@@ -19,7 +33,7 @@ pub fn load() -> Result<()> {
 
 /// The module goes, and with it every slab, thread, class and node that was its own.
 pub fn unload() -> Result<()> {
-    sh("ls /sys/fs/bpf/ubd 2>/dev/null | xargs -r -n1 ubd-bpf unload")?;
+    sh("for name in $(ls /sys/fs/bpf/ubd 2>/dev/null || true); do ubd-bpf unload $name; done")?;
     // The driver's references end with RCU and RCU-tasks grace periods.
     wait_for("the module to be unused", Duration::from_secs(20), || {
         sh("rmmod ubd_drv").is_ok()

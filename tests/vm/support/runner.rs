@@ -38,6 +38,7 @@ pub fn run(tests: &[&Test], filters: &[String]) -> u8 {
         }
     };
 
+    run("module/refuses_without_btf", &module::refuses_without_btf);
     run("module/load", &module::load);
     for test in tests.iter().filter(wanted) {
         run(test.name, &test.run);
