@@ -2,6 +2,7 @@
 //! The promises of the mapped path: nobody is woken, splits are right, and the tools tell it all.
 
 pub mod as_disk;
+pub mod shrunk;
 
 use std::os::unix::fs::FileExt;
 

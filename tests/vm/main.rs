@@ -28,6 +28,7 @@ fn main() -> std::process::ExitCode {
         concat::TESTS,
         fastpath::TESTS,
         fastpath::as_disk::TESTS,
+        fastpath::shrunk::TESTS,
         verdicts::TESTS,
         lifecycle::TESTS,
         slots::TESTS,

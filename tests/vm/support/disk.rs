@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result};
 
+use super::io::{discard, open_direct, zero_out};
 use super::sh;
 
 /// Sizes of a [`RamDisk`] and of the file system in [`Files`].
@@ -21,10 +22,12 @@ pub struct RamDisk(usize);
 
 impl RamDisk {
     pub fn new() -> Result<RamDisk> {
-        sh(format!(
-            "modprobe brd rd_nr={RAM_DISKS} rd_size={}",
-            RAM_DISK_MIB << 10
-        ))?;
+        if !Path::new("/dev/ram0").exists() {
+            let kib = RAM_DISK_MIB << 10;
+            sh(format!(
+                "modprobe brd rd_nr={RAM_DISKS} rd_size={kib}; udevadm settle --timeout=60"
+            ))?;
+        }
         let mut taken = TAKEN.lock().unwrap_or_else(|err| err.into_inner());
         let free = taken
             .iter()
@@ -46,11 +49,11 @@ impl RamDisk {
 
 impl Drop for RamDisk {
     fn drop(&mut self) {
-        let node = self.node();
         // brd gives its pages back only when told to; without discard, zero them.
-        let _ = sh(format!(
-            "blkdiscard -f {node} 2>/dev/null || blkdiscard -fz {node}; blockdev --flushbufs {node}"
-        ));
+        let bytes = RAM_DISK_MIB << 20;
+        if let Ok(disk) = open_direct(self.node(), true) {
+            let _ = discard(&disk, 0, bytes).or_else(|_| zero_out(&disk, 0, bytes));
+        }
         TAKEN.lock().unwrap_or_else(|err| err.into_inner())[self.0] = false;
     }
 }
