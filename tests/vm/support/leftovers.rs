@@ -12,7 +12,7 @@ use ubd_bpf::control::{Control, CONTROL_NODE};
 use super::sh;
 
 /// Things may go a moment after the command that ended them.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_secs(10);
 
 /// Programs that `--bpf-fastpath` loads stay loaded, by design.
 const RESIDENT: &[&str] = &["linear"];
