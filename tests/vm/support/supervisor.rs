@@ -2,11 +2,13 @@
 //! Runs the tests in a child, so that one that hangs in the kernel, and cannot even be killed,
 //! ends the run all the same.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use super::{runner, shell::sh, Test};
+use super::{runner, Test};
 
 /// Set for the child.
 const WORKER: &str = "UBD_VM_TEST_WORKER";
@@ -40,11 +42,8 @@ pub fn run(tests: &[&Test]) -> ExitCode {
         // SAFETY: one valid pollfd, of an open pipe.
         match unsafe { libc::poll(&mut poll, 1, PATIENCE_MS) } {
             0 => {
-                println!(
-                    "HANGS: no word for {} s\n{}",
-                    PATIENCE_MS / 1000,
-                    blocked_tasks()
-                );
+                println!("HANGS: no word for {} s", PATIENCE_MS / 1000);
+                print_blocked_tasks();
                 return ExitCode::FAILURE;
             }
             n if n < 0 => continue, // a signal
@@ -72,13 +71,29 @@ pub fn run(tests: &[&Test]) -> ExitCode {
     }
 }
 
-/// The kernel stacks of all tasks that sleep uninterruptibly or belong to ubd.
-fn blocked_tasks() -> String {
-    sh("for t in /proc/[0-9]*/task/[0-9]*; do
-            s=$(sed -n 's/^State:[[:space:]]*//p' $t/status 2>/dev/null) || continue
-            c=$(cat $t/comm 2>/dev/null) || continue
-            case $s:$c in D*|*:ubd*|*:vm-test*|*:fio*)
-                echo \"$c ($s) ${t#/proc/}\"; sed 's/^/    /' $t/stack 2>/dev/null || true;; esac
-        done")
-    .unwrap_or_else(|err| format!("{err:#}"))
+/// Prints the kernel stacks of all tasks that sleep uninterruptibly or take part in the tests.
+fn print_blocked_tasks() {
+    let tasks = entries("/proc")
+        .into_iter()
+        .flat_map(|process| entries(process.join("task")));
+    for task in tasks {
+        let read = |name: &str| fs::read_to_string(task.join(name)).unwrap_or_default();
+        let status = read("status");
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name));
+            line.map_or("", |line| line[name.len()..].trim())
+        };
+        let (name, state) = (field("Name:"), field("State:"));
+        let ours = ["ubd", "vm-test", "fio", "rublk"]
+            .iter()
+            .any(|ours| name.starts_with(ours));
+        if ours || state.starts_with('D') {
+            println!("{name} {} {state}\n{}", task.display(), read("stack"));
+        }
+    }
+}
+
+fn entries(dir: impl AsRef<Path>) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
 }
