@@ -171,7 +171,7 @@ fn out_of_turn() -> Result<()> {
     }
     control.stop(ubd.id())?;
     for _ in 0..4 {
-        let done = queue.next(std::time::Duration::from_secs(5))?;
+        let done = queue.next(crate::support::seconds(5))?;
         let (_, result) =
             done.context("STOP of a device that was not started gives no command back")?;
         ensure!(result == ublk::IO_RES_ABORT, "a fetch ended with {result}");

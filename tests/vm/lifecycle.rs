@@ -16,7 +16,7 @@ use ubd_bpf::control::Control;
 
 use crate::control::server::{add, delete, open_node, Manners, Server, GOOD};
 use crate::support::io::{open_direct, read_direct, Aligned};
-use crate::support::{fails, sh, wait_for, Background, Files, Fio, RamDisk, Test, Ubd};
+use crate::support::{fails, sh, slowness, wait_for, Background, Files, Fio, RamDisk, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
     Test {
@@ -97,6 +97,7 @@ fn is_dead(pid: u32) -> bool {
 
 /// fio for some seconds, verifying, mapped.
 fn load(node: &str, seconds: u32) -> Result<Background> {
+    let seconds = seconds * slowness();
     let job = Fio::verify(node, 1_000_000)
         .option("size=16M")
         .option("verify_backlog=64")
@@ -150,12 +151,16 @@ fn kill_9() -> Result<()> {
         err.raw_os_error() == Some(libc::EIO),
         "a read without a daemon got {err}"
     );
-    ensure!(start.elapsed() < BOUND, "it took {:?}", start.elapsed());
+    ensure!(
+        start.elapsed() < BOUND * slowness(),
+        "it took {:?}",
+        start.elapsed()
+    );
     sh(format!("ubd-bpf bind {} linear", ubd.id()))?;
     read_direct(ubd.node(), 0, 4096).context("bound again, it is mapped again")?;
     sh(format!(
         "timeout {} ubd del --force {}",
-        BOUND.as_secs(),
+        (BOUND * slowness()).as_secs(),
         ubd.id()
     ))?;
     ensure!(
@@ -189,7 +194,11 @@ fn sigstop() -> Result<()> {
     signal(pid, libc::SIGCONT);
     let start = Instant::now();
     reading.finish().context("the read failed after SIGCONT")?;
-    ensure!(start.elapsed() < BOUND, "it took {:?}", start.elapsed());
+    ensure!(
+        start.elapsed() < BOUND * slowness(),
+        "it took {:?}",
+        start.elapsed()
+    );
     ubd.del()
 }
 
@@ -208,7 +217,7 @@ fn stop_and_del(daemon: Daemon) -> Result<()> {
         let pid = ubd.pid()?;
         let job = Fio::new(&ubd.node(), 1_000_000)
             .option("time_based=1")
-            .option("runtime=60")
+            .option("runtime=120")
             .option("size=16M");
         let mut load = Background::start(job.command())?;
         let served = |least| {
@@ -226,7 +235,7 @@ fn stop_and_del(daemon: Daemon) -> Result<()> {
         }
         let start = Instant::now();
         if delete {
-            sh(format!("timeout 60 ubd del --force {}", ubd.id()))?;
+            sh(format!("timeout 180 ubd del --force {}", ubd.id()))?;
         } else {
             Control::open()?.stop(ubd.id())?;
             ensure!(
@@ -234,7 +243,11 @@ fn stop_and_del(daemon: Daemon) -> Result<()> {
                 "the disk is still there"
             );
         }
-        ensure!(start.elapsed() < BOUND, "it took {:?}", start.elapsed());
+        ensure!(
+            start.elapsed() < BOUND * slowness(),
+            "it took {:?}",
+            start.elapsed()
+        );
         wait_for("the load to end", BOUND, || !load.is_running())?;
         ensure!(
             load.finish().is_err(),
@@ -291,7 +304,11 @@ fn never_answers() -> Result<()> {
     ensure!(!read.is_finished(), "the read ended by itself");
     let start = Instant::now();
     control.stop(ubd.id())?;
-    ensure!(start.elapsed() < BOUND, "STOP took {:?}", start.elapsed());
+    ensure!(
+        start.elapsed() < BOUND * slowness(),
+        "STOP took {:?}",
+        start.elapsed()
+    );
     ends_with_eio(read)?;
     ensure!(server.quit()? > 0, "the server has taken nothing");
     delete(&control, ubd)
@@ -328,8 +345,12 @@ fn del_while_open() -> Result<()> {
         .context("a refused `ubd del` has harmed the device")?;
 
     let start = Instant::now();
-    sh(format!("timeout 60 ubd del --force {}", ubd.id()))?;
-    ensure!(start.elapsed() < BOUND, "it took {:?}", start.elapsed());
+    sh(format!("timeout 180 ubd del --force {}", ubd.id()))?;
+    ensure!(
+        start.elapsed() < BOUND * slowness(),
+        "it took {:?}",
+        start.elapsed()
+    );
     ensure!(is_dead(pid), "the daemon lives on");
     ensure!(
         open.read_exact_at(&mut data, 0).is_err(),
@@ -367,12 +388,12 @@ fn del_while_mounted() -> Result<()> {
         "`ubd del` says `{message}`"
     );
     let start = Instant::now();
-    let deleted = sh(format!("timeout 60 ubd del --force {}", ubd.id()));
+    let deleted = sh(format!("timeout 180 ubd del --force {}", ubd.id()));
     let took = start.elapsed();
     let written = sh("dd if=/dev/zero of=/mnt/deleted/late bs=1M count=8 conv=fsync");
     sh("umount /mnt/deleted")?;
     deleted?;
-    ensure!(took < BOUND, "it took {took:?}");
+    ensure!(took < BOUND * slowness(), "it took {took:?}");
     ensure!(
         written.is_err(),
         "a file system on a deleted disk takes data"

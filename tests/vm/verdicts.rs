@@ -14,7 +14,7 @@ use ubd_bpf::control::{Control, Program};
 use crate::support::backing::{noise, same};
 use crate::support::io::{discard, open_direct, read_direct, Aligned};
 use crate::support::{
-    fails, object, sh, shipped_object, Counters, NullDisk, Prog, RamDisk, Test, Ubd,
+    fails, object, seconds, sh, shipped_object, Counters, NullDisk, Prog, RamDisk, Test, Ubd,
 };
 
 pub const TESTS: &[Test] = &[
@@ -350,7 +350,7 @@ fn ejection() -> Result<()> {
     let start = Instant::now();
     while subject.ubd.attr("ubd/program_state")? == "live" {
         ensure!(
-            start.elapsed() < Duration::from_secs(60),
+            start.elapsed() < seconds(60),
             "bad verdicts for a minute, and not ejected"
         );
         for _ in 0..16 {

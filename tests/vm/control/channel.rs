@@ -15,7 +15,7 @@ use super::server::{
     add, delete, descs_len, descs_offset, map, open_node, Manners, Queue, Server, GOOD,
 };
 use crate::support::io::read_direct;
-use crate::support::{wait_for, Fio};
+use crate::support::{slowness, wait_for, Fio};
 
 const DEPTH: u16 = 4;
 const SOON: Duration = Duration::from_secs(10);
@@ -126,7 +126,7 @@ pub fn abuse() -> Result<()> {
     control.del(ubd.id())?;
     for _ in 0..DEPTH {
         let (_, result) = queue
-            .next(SOON)?
+            .next(SOON * slowness())?
             .context("DEL has not given a command back")?;
         expect("a command that DEL gives back", result, libc::ENODEV)?;
     }

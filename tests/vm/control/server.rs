@@ -15,7 +15,7 @@ use ubd_bpf::control::{AddRequest, Control};
 use ubd_bpf::uapi::{ublk, Plain};
 
 use crate::support::io::Aligned;
-use crate::support::Ubd;
+use crate::support::{seconds, Ubd};
 
 /// Bytes of the largest request, and of a tag's buffer.
 pub const IO_BYTES: usize = 64 << 10;
@@ -181,7 +181,7 @@ impl Queue {
     /// Runs a command that must end at once; gives its result.
     pub fn now(&mut self, op: u32, cmd: ublk::IoCmd) -> Result<i32> {
         self.submit(op, cmd, squeue::Flags::empty())?;
-        let done = self.next(Duration::from_secs(10))?;
+        let done = self.next(seconds(10))?;
         Ok(done.context("the command did not end")?.1)
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use ubd_bpf::control::{Control, CONTROL_NODE};
 
-use super::sh;
+use super::{sh, slowness};
 
 /// Things may go a moment after the command that ended them.
 const GRACE: Duration = Duration::from_secs(10);
@@ -21,7 +21,7 @@ const RESIDENT: &[&str] = &["linear"];
 pub fn clean_up() -> Result<Vec<String>> {
     let start = Instant::now();
     let mut left = find()?;
-    while !left.is_empty() && start.elapsed() < GRACE {
+    while !left.is_empty() && start.elapsed() < GRACE * slowness() {
         sleep(Duration::from_millis(50));
         left = find()?;
     }

@@ -24,6 +24,7 @@ pub use fio::Fio;
 pub use prog::{object, shipped_object, Prog};
 pub use shell::{fails, sh, Background};
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Result};
@@ -52,8 +53,27 @@ impl std::fmt::Display for Skip {
 
 impl std::error::Error for Skip {}
 
-/// Waits until `done`, looking every 20 ms; an error that says `what` after `limit`.
+/// How much slower than a stock kernel this one is: time limits and runs of load stretch by it.
+pub fn slowness() -> u32 {
+    static SLOWNESS: OnceLock<u32> = OnceLock::new();
+    *SLOWNESS.get_or_init(|| {
+        let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+        match symbols.contains(" kasan_report\n") {
+            true => 6,
+            false => 1,
+        }
+    })
+}
+
+/// `seconds` on a stock kernel; longer on a debug kernel.
+pub fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds) * slowness()
+}
+
+/// Waits until `done`, looking every 20 ms; an error that says `what` after `limit`, stretched on
+/// a slow kernel.
 pub fn wait_for(what: &str, limit: Duration, mut done: impl FnMut() -> bool) -> Result<()> {
+    let limit = limit * slowness();
     let start = Instant::now();
     while !done() {
         if start.elapsed() > limit {

@@ -14,7 +14,7 @@ use super::{runner, Test};
 const WORKER: &str = "UBD_VM_TEST_WORKER";
 
 /// The child prints at least once a test; longer silence means that one hangs.
-const PATIENCE_MS: i32 = 900_000;
+const PATIENCE_MS: i32 = 1_200_000;
 
 /// Runs the tests that the arguments name, all without arguments.
 #[allow(clippy::zombie_processes)] // one that hangs in the kernel cannot be waited for
