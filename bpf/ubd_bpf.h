@@ -63,7 +63,9 @@ enum ubd_op {
 /* ubd_bpf_ops.flags */
 #define UBD_OPS_WANT_DISCARD	(1U << 0)	/* show DISCARD and WRITE_ZEROES too */
 #define UBD_OPS_DISCARD_WRITES	(1U << 1)	/* ZERO may answer WRITE: data is dropped */
-#define UBD_OPS_FLAGS_ALL	(UBD_OPS_WANT_DISCARD | UBD_OPS_DISCARD_WRITES)
+#define UBD_OPS_TRACKED		(1U << 2)	/* UBD_CMD_FENCE waits for mapped I/O: for maps that move */
+#define UBD_OPS_FLAGS_ALL	(UBD_OPS_WANT_DISCARD | \
+				 UBD_OPS_DISCARD_WRITES | UBD_OPS_TRACKED)
 
 /*
  * One bio, or what is left of it. The first half is the question and is

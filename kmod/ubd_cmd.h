@@ -24,6 +24,8 @@
 #define UBD_F_BLOCK_SLOTS	(1ULL << 1)	/* slots may be block devices */
 #define UBD_F_FILE_SLOTS	(1ULL << 2)	/* slots may be regular files */
 #define UBD_F_TEST_RUN		(1ULL << 3)	/* UBD_CMD_TEST_RUN */
+#define UBD_F_FENCE		(1ULL << 4)	/* UBD_OPS_TRACKED, UBD_CMD_FENCE */
+#define UBD_F_FILE_INLINE	(1ULL << 5)	/* direct I/O on files without a thread */
 
 struct ubd_features {
 	__u64 features;			/* UBD_F_* */
@@ -125,6 +127,17 @@ struct ubd_test_run {
 	char reason[UBD_REASON_LEN];	/* out: why */
 };
 
+/*
+ * Wait until every bio that a UBD_OPS_TRACKED program mapped, on the strength
+ * of what its maps held before this call, has ended. Bios that begin later may
+ * be in flight at the return; they have seen what was stored before the call.
+ * -EINTR: killed while waiting; the fence did not hold.
+ */
+struct ubd_fence {
+	__u32 dev_id;
+	__u32 reserved;
+};
+
 #define UBD_CMD_FEATURES	_IOR(UBD_IOC_TYPE, 0x01, struct ubd_features)
 #define UBD_CMD_REG_SLOT	_IOWR(UBD_IOC_TYPE, 0x02, struct ubd_slot_reg)
 #define UBD_CMD_UNREG_SLOT	_IOW(UBD_IOC_TYPE, 0x03, struct ubd_slot_unreg)
@@ -133,5 +146,6 @@ struct ubd_test_run {
 #define UBD_CMD_UNBIND		_IOW(UBD_IOC_TYPE, 0x06, struct ubd_unbind)
 #define UBD_CMD_LIST_PROGS	_IOWR(UBD_IOC_TYPE, 0x07, struct ubd_prog_list)
 #define UBD_CMD_TEST_RUN	_IOWR(UBD_IOC_TYPE, 0x08, struct ubd_test_run)
+#define UBD_CMD_FENCE		_IOW(UBD_IOC_TYPE, 0x09, struct ubd_fence)
 
 #endif /* UBD_CMD_H */
