@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Regular files as backing. A bio becomes a kiocb, issued by a worker thread;
- * never by the submitter, whose stack, locks, limits and current->bio_list the
- * file system must not see.
+ * Regular files as backing. A bio becomes a kiocb, issued
+ *
+ *	by the submitter	inline.c; nothing may be waited for
+ *	by the issuer		a thread; nothing may be waited for, in batches
+ *	by a waiter		a thread; may block
+ *
+ * What one of the first two cannot do, or does in part, ends at a waiter, whose
+ * answer counts.
  */
 #include <linux/blk-cgroup.h>
 #include <linux/cred.h>
@@ -13,25 +18,15 @@
 #include <linux/uio.h>
 #include <linux/workqueue.h>
 
-#include "ubd.h"
+#include "file.h"
+#include "track.h"
 
-/* One bio on its way to a file. */
-struct ubd_fio {
-	union {
-		struct ubd_work work;		/* to issue it, on the worker */
-		struct work_struct decline;	/* may wait for a tag: ub->wq */
-	};
-	struct kiocb iocb;
-	struct ubd_device *ub;
-	struct ubd_slot *slot;
-	struct bio *bio;
-	loff_t pos;		/* where the rest of the bio goes */
-	unsigned long start;	/* for iostat */
-	unsigned int sectors;	/* of the whole bio */
-	bool acct;
-};
-
+/* Bios that get to a file when there is no memory at all. */
 #define UBD_FIO_RESERVE	16
+
+/* How long nothing is tried after a file system has answered EAGAIN. */
+#define UBD_BACKOFF	max(HZ / 100, 1)
+
 static struct kmem_cache *ubd_fio_cache;
 
 /* Limits of a file with this block size and memory alignment, in bytes. */
@@ -75,6 +70,13 @@ int ubd_file_limits(struct file *file, struct queue_limits *lim)
 	return 0;
 }
 
+/* Does the file still reach that far? */
+static bool ubd_is_within(const struct ubd_slot *slot, struct bio *bio,
+			  loff_t pos)
+{
+	return pos + bio->bi_iter.bi_size <= i_size_read(file_inode(slot->file));
+}
+
 static void ubd_fio_end(struct ubd_fio *fio, blk_status_t status)
 {
 	struct ubd_device *ub = fio->ub;
@@ -83,6 +85,7 @@ static void ubd_fio_end(struct ubd_fio *fio, blk_status_t status)
 	if (fio->acct)
 		bdev_end_io_acct(bio->bi_bdev, bio_op(bio), fio->sectors,
 				 fio->start);
+	ubd_track_end(ub, fio->epoch);
 	mempool_free(fio, &ub->fio_pool);
 	if (status)
 		bio->bi_status = status;
@@ -97,6 +100,7 @@ static void ubd_fio_decline_fn(struct work_struct *work)
 
 	if (fio->acct)
 		bdev_end_io_acct(bio->bi_bdev, bio_op(bio), 0, fio->start);
+	ubd_track_end(ub, fio->epoch);
 	mempool_free(fio, &ub->fio_pool);
 	ubd_decline_rest(ub, bio);
 }
@@ -108,13 +112,20 @@ static void ubd_fio_decline(struct ubd_fio *fio)
 	queue_work(fio->ub->wq, &fio->decline);
 }
 
+static bool ubd_is_read(const struct ubd_fio *fio)
+{
+	return bio_op(fio->bio) == REQ_OP_READ;
+}
+
 static void ubd_fio_issue(struct ubd_work *work);
 
-static void ubd_fio_queue(struct ubd_fio *fio)
+/* To a thread that may wait. */
+static void ubd_fio_wait(struct ubd_fio *fio)
 {
+	fio->nowait = false;
 	fio->work.fn = ubd_fio_issue;
 	ubd_worker_queue(&fio->ub->worker, &fio->work,
-			 bio_op(fio->bio) == REQ_OP_READ);
+			 ubd_is_read(fio) ? UBD_READ : UBD_WRITE);
 }
 
 /* The answer of the file system; any context. */
@@ -128,22 +139,31 @@ static void ubd_fio_done(struct ubd_fio *fio, long ret)
 		/* Short: go on where it stopped. */
 		bio_advance(bio, ret);
 		fio->pos += ret;
-		ubd_fio_queue(fio);
+		ubd_fio_wait(fio);
+	} else if (fio->nowait) {
+		/* Of an attempt no failure counts. */
+		if (ret == -EAGAIN) {
+			ubd_count(fio->ub, inline_eagain);
+			WRITE_ONCE(fio->slot->eagain[!ubd_is_read(fio)],
+				   jiffies);
+		}
+		ubd_fio_wait(fio);
 	} else if (ret == -ENOSPC || ret == -EOPNOTSUPP) {
 		ubd_fio_decline(fio);
 	} else {
 		/* End of file under us: no stale memory for the reader. */
-		if (bio_op(bio) == REQ_OP_READ)
+		if (ubd_is_read(fio))
 			ubd_zero_fill_bio(bio);
 		ubd_fio_end(fio, BLK_STS_IOERR);
 	}
 }
 
-static void ubd_fio_complete(struct kiocb *iocb, long ret)
+void ubd_fio_complete(struct kiocb *iocb, long ret)
 {
 	struct ubd_fio *fio = container_of(iocb, struct ubd_fio, iocb);
 
-	if (bio_op(fio->bio) == REQ_OP_WRITE)
+	/* Set once freezing is held off; see ubd_fio_rw(). */
+	if (iocb->ki_flags & IOCB_WRITE)
 		kiocb_end_write(iocb);
 	ubd_fio_done(fio, ret);
 }
@@ -167,30 +187,66 @@ static void ubd_bio_to_iter(struct bio *bio, struct iov_iter *iter)
 	iter->iov_offset = ubd_bio_iov_offset(bio);
 }
 
-static void ubd_fio_rw(struct ubd_fio *fio)
+/* The times of a file that is written to are set once a second. */
+static bool ubd_touch_is_due(const struct ubd_slot *slot)
 {
-	struct file *file = fio->slot->file;
+	return time_after_eq(jiffies, READ_ONCE(slot->touched) + HZ);
+}
+
+/* Set the times of a file that is opened not to do it; may wait for a journal. */
+void ubd_file_touch(struct file *file)
+{
+	/* A frozen file system keeps its times. */
+	if (!file_start_write_trylock(file))
+		return;
+	file_update_time(file);
+	file_end_write(file);
+}
+
+/* Hold off freezing until ubd_fio_complete(). */
+static bool ubd_fio_start_write(struct ubd_fio *fio, bool nowait)
+{
+	struct super_block *sb = file_inode(fio->iocb.ki_filp)->i_sb;
+
+	if (!nowait)
+		sb_start_write(sb);
+	else if (!sb_start_write_trylock(sb))
+		return false;
+	/* Lockdep must not miss it at our return: the end may be elsewhere. */
+	__sb_writers_release(sb, SB_FREEZE_WRITE);
+	return true;
+}
+
+/* What the file system says, or -EIOCBQUEUED: ubd_fio_complete() will know. */
+ssize_t ubd_fio_rw(struct ubd_fio *fio, bool nowait)
+{
+	struct ubd_slot *slot = fio->slot;
+	struct file *file = slot->file;
 	struct kiocb *iocb = &fio->iocb;
 	struct bio *bio = fio->bio;
 	struct iov_iter iter;
-	ssize_t ret;
 
 	ubd_bio_to_iter(bio, &iter);
 	init_sync_kiocb(iocb, file);
 	iocb->ki_pos = fio->pos;
 	iocb->ki_ioprio = bio->bi_ioprio;
 	iocb->ki_complete = ubd_fio_complete;
-	if (bio_op(bio) == REQ_OP_WRITE) {
-		if (bio->bi_opf & REQ_FUA)
-			iocb->ki_flags |= IOCB_DSYNC;
-		iocb->ki_flags |= IOCB_WRITE;
-		kiocb_start_write(iocb);
-		ret = file->f_op->write_iter(iocb, &iter);
-	} else {
-		ret = file->f_op->read_iter(iocb, &iter);
+	if (nowait)
+		iocb->ki_flags |= IOCB_NOWAIT;
+	if (ubd_is_read(fio))
+		return file->f_op->read_iter(iocb, &iter);
+
+	if (!ubd_fio_start_write(fio, nowait))
+		return -EAGAIN;
+	iocb->ki_flags |= IOCB_WRITE;
+	if (bio->bi_opf & REQ_FUA)
+		iocb->ki_flags |= IOCB_DSYNC;
+	if (!nowait && ubd_touch_is_due(slot)) {
+		WRITE_ONCE(slot->touched, jiffies);
+		if (xchg(&slot->touch, false))
+			file_update_time(file);
 	}
-	if (ret != -EIOCBQUEUED)
-		ubd_fio_complete(iocb, ret);
+	return file->f_op->write_iter(iocb, &iter);
 }
 
 /* Discard and write zeroes, as loop does them. */
@@ -209,36 +265,34 @@ static void ubd_fio_fallocate(struct ubd_fio *fio)
 	ubd_fio_done(fio, ret ? ret : (long)bio->bi_iter.bi_size);
 }
 
+/* On a thread. */
 static void ubd_fio_issue(struct ubd_work *work)
 {
 	struct ubd_fio *fio = container_of(work, struct ubd_fio, work);
-	struct inode *inode = file_inode(fio->slot->file);
 	const struct cred *old_cred;
 	struct bio *bio = fio->bio;
+	ssize_t ret;
 
 	/* A write beyond a truncated end would grow the file again. */
-	if (fio->pos + bio->bi_iter.bi_size > i_size_read(inode)) {
+	if (!ubd_is_within(fio->slot, bio, fio->pos)) {
 		ubd_fio_decline(fio);
 		return;
 	}
 	/* Who registered the file writes it, who asked for it pays for it. */
 	old_cred = override_creds(fio->slot->cred);
 	kthread_associate_blkcg(bio_blkcg_css(bio));
-	switch (bio_op(bio)) {
-	case REQ_OP_READ:
-	case REQ_OP_WRITE:
-		ubd_fio_rw(fio);
-		break;
-	default:
+	if (bio_op(bio) > REQ_OP_WRITE) {
 		ubd_fio_fallocate(fio);
+	} else {
+		ret = ubd_fio_rw(fio, fio->nowait);
+		if (ret != -EIOCBQUEUED)
+			ubd_fio_complete(&fio->iocb, ret);
 	}
 	kthread_associate_blkcg(NULL);
 	revert_creds(old_cred);
 }
 
-/* From the front: @sector is in the file. Consumes the bio. */
-void ubd_file_submit(struct ubd_device *ub, struct ubd_slot *slot,
-		     struct bio *bio, u64 sector)
+static struct ubd_fio *ubd_fio_alloc(struct ubd_device *ub, struct bio *bio)
 {
 	bool nowait = bio->bi_opf & REQ_NOWAIT;
 	struct ubd_fio *fio;
@@ -249,6 +303,33 @@ void ubd_file_submit(struct ubd_device *ub, struct ubd_slot *slot,
 	if (!fio) {
 		ubd_count(ub, eagain);
 		bio_wouldblock_error(bio);
+	}
+	return fio;
+}
+
+/* Is a kiocb worth a try that may not wait? */
+static bool ubd_may_try(const struct ubd_slot *slot, unsigned int flags,
+			struct bio *bio, loff_t pos)
+{
+	bool write = bio_op(bio) != REQ_OP_READ;
+
+	return flags & UBD_SL_NOWAIT && bio_op(bio) <= REQ_OP_WRITE &&
+	       !(bio->bi_opf & REQ_FUA) && !(write && ubd_touch_is_due(slot)) &&
+	       time_after(jiffies, READ_ONCE(slot->eagain[write]) + UBD_BACKOFF) &&
+	       ubd_is_within(slot, bio, pos);
+}
+
+/*
+ * From the front: @sector is in the file. Consumes the bio, and its count if it
+ * is tracked.
+ */
+void ubd_file_submit(struct ubd_device *ub, struct ubd_slot *slot,
+		     unsigned int flags, struct bio *bio, u64 sector, int epoch)
+{
+	struct ubd_fio *fio = ubd_fio_alloc(ub, bio);
+
+	if (!fio) {
+		ubd_track_end(ub, epoch);
 		return;
 	}
 	fio->ub = ub;
@@ -256,11 +337,28 @@ void ubd_file_submit(struct ubd_device *ub, struct ubd_slot *slot,
 	fio->bio = bio;
 	fio->pos = (loff_t)sector << SECTOR_SHIFT;
 	fio->sectors = bio_sectors(bio);
+	fio->epoch = epoch;
 	fio->acct = blk_queue_io_stat(bdev_get_queue(bio->bi_bdev));
 	if (fio->acct)
 		fio->start = bio_start_io_acct(bio);
+	if (epoch != UBD_UNTRACKED)
+		ubd_count(ub, tracked);
+	if (!ubd_is_read(fio) && !READ_ONCE(slot->touch))
+		WRITE_ONCE(slot->touch, true);
+
+	fio->nowait = ubd_may_try(slot, flags, bio, fio->pos);
+	if (fio->nowait && ubd_may_inline(ub, bio)) {
+		ubd_count(ub, file_inline);
+		ubd_fio_inline(fio);
+		return;
+	}
 	ubd_count(ub, file_worker);
-	ubd_fio_queue(fio);
+	if (!fio->nowait) {
+		ubd_fio_wait(fio);
+		return;
+	}
+	fio->work.fn = ubd_fio_issue;
+	ubd_worker_queue(&ub->worker, &fio->work, UBD_QUICK);
 }
 
 int ubd_file_init_device(struct ubd_device *ub)

@@ -105,6 +105,8 @@ static void ubd_flush_files(struct ubd_work *work)
 		if (!(ubd_flush_flags(slot) & UBD_SL_FILE))
 			continue;
 		ubd_count(ub, flush_slots);
+		if (xchg(&slot->touch, false))
+			ubd_file_touch(slot->file);
 		ubd_flush_fail(flush,
 			       errno_to_blk_status(vfs_fsync(slot->file, 1)));
 	}
@@ -137,7 +139,7 @@ static void ubd_flush_slots(struct ubd_flush *flush)
 	if (files) {
 		atomic_inc(&flush->pending);
 		flush->file_work.fn = ubd_flush_files;
-		ubd_worker_queue(&ub->worker, &flush->file_work, false);
+		ubd_worker_queue(&ub->worker, &flush->file_work, UBD_WRITE);
 	}
 	ubd_flush_put(flush);
 }

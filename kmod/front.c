@@ -3,7 +3,7 @@
  * The front disk: what the user sees. Bio based; every bio is shown to the
  * bound program and leaves in one of five ways:
  *
- *	BACKING  in place to a block device, or to the file worker
+ *	BACKING  to a block device, in place or as a tracked clone; or to a file
  *	ZERO	 answered here
  *	ERROR	 answered here
  *	DECLINE  in place to the hidden disk, which feeds the daemon
@@ -17,6 +17,7 @@
 #include <linux/part_stat.h>
 
 #include "ubd.h"
+#include "track.h"
 #include "verdict.h"
 
 #define CREATE_TRACE_POINTS
@@ -94,23 +95,38 @@ static bool ubd_bdev_can(struct block_device *bdev, int idx)
 	}
 }
 
+/* Where a mapped bio goes, and the epoch in which it is counted. */
+struct ubd_place {
+	struct ubd_slot *slot;
+	unsigned int flags;	/* of the slot, when it was looked at */
+	int epoch;		/* or UBD_UNTRACKED */
+};
+
 static __always_inline void ubd_map(struct ubd_device *ub, struct bio *bio,
-				    struct ubd_slot *slot, unsigned int flags,
-				    u64 map_sector, int idx)
+				    const struct ubd_place *to, u64 map_sector,
+				    int idx)
 {
+	struct ubd_slot *slot = to->slot;
 	u64 sector = slot->base + map_sector;
 
 	if (idx != UBD_IDX_READ) {
-		if (!(flags & UBD_SL_FILE) &&
-		    unlikely(!ubd_bdev_can(slot->bdev, idx)))
+		if (!(to->flags & UBD_SL_FILE) &&
+		    unlikely(!ubd_bdev_can(slot->bdev, idx))) {
+			ubd_track_end(ub, to->epoch);
 			return ubd_decline(ub, bio, idx);
+		}
 		/* Before it is issued: see struct ubd_slot. */
 		if (!READ_ONCE(slot->dirty))
 			WRITE_ONCE(slot->dirty, true);
 	}
-	if (flags & UBD_SL_FILE) {
+	if (to->flags & UBD_SL_FILE) {
 		ubd_count_io(ub, bio, idx, UBD_N_MAPPED, false);
-		ubd_file_submit(ub, slot, bio, sector);
+		ubd_file_submit(ub, slot, to->flags, bio, sector, to->epoch);
+		return;
+	}
+	if (to->epoch != UBD_UNTRACKED) {
+		ubd_count_io(ub, bio, idx, UBD_N_MAPPED, false);
+		ubd_track_submit(ub, slot, bio, sector, to->epoch);
 		return;
 	}
 	ubd_count_io(ub, bio, idx, UBD_N_MAPPED, true);
@@ -122,26 +138,25 @@ static __always_inline void ubd_map(struct ubd_device *ub, struct bio *bio,
 	 * The window check stands in for the core's check of the end of the
 	 * device, unless that has shrunk since.
 	 */
-	if (flags & UBD_SL_WHOLE &&
+	if (to->flags & UBD_SL_WHOLE &&
 	    sector + bio_sectors(bio) <= bdev_nr_sectors(slot->bdev))
 		bio_set_flag(bio, BIO_REMAPPED);
 	submit_bio_noacct(bio);
 }
 
 /*
- * Ask the program. Returns a verdict that holds for io->map_sectors, with
- * *slot and *slot_flags set for UBD_MAP_BACKING. A bad one is reported and
- * declined whole, whatever length it claims.
+ * Ask the program. Returns a verdict that holds for io->map_sectors, with *to
+ * set for UBD_MAP_BACKING. A bad one is reported and declined whole, whatever
+ * length it claims.
  */
-static __always_inline int ubd_ask(struct ubd_device *ub, struct bio *bio,
-				   int idx, struct ubd_bpf_io *io,
-				   struct ubd_slot **slot,
-				   unsigned int *slot_flags)
+static __always_inline int ubd_ask(struct ubd_device *ub, int idx,
+				   struct ubd_bpf_io *io, struct ubd_place *to)
 {
 	int verdict = UBD_MAP_DECLINE;
 	struct ubd_binding *bind;
 	struct ubd_bpf_ops *ops;
 	enum ubd_bad bad;
+	int epoch;
 
 	/*
 	 * Programs are freed only after a grace period: nothing else is held.
@@ -161,17 +176,18 @@ static __always_inline int ubd_ask(struct ubd_device *ub, struct bio *bio,
 
 	io->cookie = bind->cookie;
 	io->nr_slots = READ_ONCE(ub->nr_slots);
+	epoch = ubd_track_epoch(ub);
 	verdict = ops->map(io);
 
 	bad = ubd_check_verdict(verdict, io, ops->flags, ub->block_mask);
 	if (likely(verdict == UBD_MAP_BACKING && !bad)) {
-		*slot = &ub->slots[io->slot & (UBD_MAX_SLOTS - 1)];
-		*slot_flags = smp_load_acquire(&(*slot)->flags);
+		to->slot = &ub->slots[io->slot & (UBD_MAX_SLOTS - 1)];
+		to->flags = smp_load_acquire(&to->slot->flags);
 		/* Gone, not wrong: whoever unregistered it knows. */
-		if (unlikely(!(*slot_flags & UBD_SL_LIVE)))
+		if (unlikely(!(to->flags & UBD_SL_LIVE)))
 			verdict = UBD_MAP_DECLINE;
 		else
-			bad = ubd_check_slot(*slot, *slot_flags, io);
+			bad = ubd_check_slot(to->slot, to->flags, io);
 	}
 	trace_ubd_verdict(io, verdict, bad);
 	if (unlikely(bad)) {
@@ -179,6 +195,12 @@ static __always_inline int ubd_ask(struct ubd_device *ub, struct bio *bio,
 		ubd_bad_verdict(bind->prog, ops, io, verdict, bad);
 		io->map_sectors = io->nr_sectors;
 		verdict = UBD_MAP_DECLINE;
+	}
+	to->epoch = UBD_UNTRACKED;
+	if (unlikely(ops->flags & UBD_OPS_TRACKED) &&
+	    verdict == UBD_MAP_BACKING) {
+		ubd_track_get(ub, epoch);
+		to->epoch = epoch;
 	}
 unlock:
 	rcu_read_unlock_sched();
@@ -216,8 +238,7 @@ static void ubd_submit_bio(struct bio *bio)
 	struct ubd_device *ub = bio->bi_bdev->bd_disk->private_data;
 	int idx = ubd_op_index(bio_op(bio));
 	struct ubd_bpf_io io __uninitialized;	/* each field is set below */
-	unsigned int slot_flags;
-	struct ubd_slot *slot;
+	struct ubd_place to;
 	int verdict;
 
 	if (unlikely(bio->bi_opf & REQ_PREFLUSH) && ubd_flush_bio(ub, bio))
@@ -242,16 +263,19 @@ static void ubd_submit_bio(struct bio *bio)
 	io.map_sectors = io.nr_sectors;
 	io.reserved = 0;
 
-	verdict = ubd_ask(ub, bio, idx, &io, &slot, &slot_flags);
+	verdict = ubd_ask(ub, idx, &io, &to);
 
 	if (unlikely(io.map_sectors < io.nr_sectors)) {
 		bio = ubd_split(ub, bio, io.map_sectors);
-		if (!bio)
+		if (!bio) {
+			if (verdict == UBD_MAP_BACKING)
+				ubd_track_end(ub, to.epoch);
 			return;
+		}
 	}
 
 	if (likely(verdict == UBD_MAP_BACKING)) {
-		ubd_map(ub, bio, slot, slot_flags, io.map_sector, idx);
+		ubd_map(ub, bio, &to, io.map_sector, idx);
 	} else if (verdict == UBD_MAP_DECLINE) {
 		bio->bi_opf &= ~REQ_POLLED;
 		ubd_decline(ub, bio, idx);

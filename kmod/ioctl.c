@@ -32,7 +32,8 @@ static long ubd_ioc_features(void __user *arg)
 {
 	struct ubd_features f = {
 		.features = UBD_F_BPF_FASTPATH | UBD_F_BLOCK_SLOTS |
-			    UBD_F_FILE_SLOTS | UBD_F_TEST_RUN,
+			    UBD_F_FILE_SLOTS | UBD_F_TEST_RUN |
+			    UBD_F_FENCE | UBD_F_FILE_INLINE,
 		.ublk_features = UBD_UBLK_FEATURES,
 		.max_slots = UBD_MAX_SLOTS,
 		.max_queue_depth = UBLK_MAX_QUEUE_DEPTH,
@@ -131,6 +132,24 @@ static long ubd_ioc_unbind(void __user *arg)
 	return ret;
 }
 
+static long ubd_ioc_fence(void __user *arg)
+{
+	struct ubd_fence fence;
+	struct ubd_device *ub;
+	long ret;
+
+	if (copy_from_user(&fence, arg, sizeof(fence)))
+		return -EFAULT;
+	if (fence.reserved)
+		return -EINVAL;
+	ub = ubd_own_device(fence.dev_id);
+	if (IS_ERR(ub))
+		return PTR_ERR(ub);
+	ret = ubd_fence(ub);
+	ubd_put_device(ub);
+	return ret;
+}
+
 static long ubd_ioc_test_run(void __user *arg)
 {
 	struct ubd_test_run *run = memdup_user(arg, sizeof(*run));
@@ -166,6 +185,8 @@ long ubd_ctl_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return ubd_ioc_unbind(argp);
 	case UBD_CMD_LIST_PROGS:
 		return ubd_prog_list(argp);
+	case UBD_CMD_FENCE:
+		return ubd_ioc_fence(argp);
 	case UBD_CMD_TEST_RUN:
 		return ubd_ioc_test_run(argp);
 	default:

@@ -49,6 +49,7 @@ static void ubd_release(struct device *dev)
 	mempool_exit(&ub->flush_pool);
 	bioset_exit(&ub->split_bs);
 	bioset_exit(&ub->flush_bs);
+	ubd_track_exit_device(ub);
 	free_percpu(ub->stats);
 	call_rcu(&ub->rcu, ubd_free_rcu);
 }
@@ -91,6 +92,9 @@ static int ubd_init_resources(struct ubd_device *ub)
 	if (ret)
 		return ret;
 	ret = bioset_init(&ub->flush_bs, BIO_POOL_SIZE, 0, 0);
+	if (ret)
+		return ret;
+	ret = ubd_track_init_device(ub);
 	if (ret)
 		return ret;
 	ret = ubd_flush_init_device(ub);

@@ -23,7 +23,7 @@ static int __init ubd_init(void)
 
 	BUILD_BUG_ON(sizeof(struct ubd_bpf_io) != 56);
 	BUILD_BUG_ON(!is_power_of_2(UBD_MAX_SLOTS));
-	BUILD_BUG_ON(sizeof(struct ubd_slot) != SMP_CACHE_BYTES);
+	BUILD_BUG_ON(offsetof(struct ubd_slot, touched) > SMP_CACHE_BYTES);
 
 	ret = ubd_file_init();
 	if (ret)

@@ -67,6 +67,8 @@ static int ubd_open_file(struct ubd_backing *b, struct file *src, bool write,
 	b->file = dentry_open(&src->f_path, flags, current_cred());
 	if (IS_ERR(b->file))
 		return PTR_ERR(b->file);
+	/* Times wait for the journal, a write must not: see ubd_file_touch(). */
+	b->file->f_mode |= FMODE_NOCMTIME;
 	b->size = i_size_read(file_inode(b->file)) >> SECTOR_SHIFT;
 	ret = ubd_file_limits(b->file, &b->lim);
 	if (ret)
@@ -159,6 +161,8 @@ static void ubd_slot_publish(struct ubd_device *ub, u32 nr,
 		flags |= UBD_SL_WHOLE;
 	if (!b->bdev && reg->flags & UBD_SLOT_DIRECT)
 		flags |= UBD_SL_DIRECT;
+	if (flags & UBD_SL_DIRECT && b->file->f_mode & FMODE_NOWAIT)
+		flags |= UBD_SL_NOWAIT;
 
 	slot->bdev = b->bdev;
 	slot->file = b->file;
@@ -167,6 +171,9 @@ static void ubd_slot_publish(struct ubd_device *ub, u32 nr,
 	slot->nr_sectors = reg->nr_sectors;
 	slot->block_mask = (b->lim.logical_block_size >> SECTOR_SHIFT) - 1;
 	slot->dma_mask = b->lim.dma_alignment;
+	/* The past: the first write sets the file's times, at once. */
+	slot->touched = jiffies - HZ;
+	slot->eagain[0] = slot->eagain[1] = jiffies - HZ;
 	/* Publishes all of the above to the front. */
 	smp_store_release(&slot->flags, flags);
 	if (nr >= ub->nr_slots)
@@ -216,39 +223,50 @@ err_fput:
 	return ret;
 }
 
+/* What a slot leaves behind when it is taken out of the table. */
+struct ubd_detached {
+	struct file *file;
+	bool dirty;		/* owes a flush */
+	bool touch;		/* owes the file its times */
+};
+
 /* What was written to a slot outlives it: flush before letting go. */
-static void ubd_slot_close(struct file *file, bool dirty, bool sync)
+static void ubd_slot_close(const struct ubd_detached *d, bool sync)
 {
-	if (dirty && vfs_fsync(file, 1))
+	if (d->touch)
+		ubd_file_touch(d->file);
+	if (d->dirty && vfs_fsync(d->file, 1))
 		pr_warn("ubd: flush of a released slot failed\n");
 	if (sync)
-		__fput_sync(file);
+		__fput_sync(d->file);
 	else
-		fput(file);
+		fput(d->file);
 }
 
 /*
  * Take a slot out of the table: one that drains, or any with @all. Only while
- * the front has no openers. Returns its file for ubd_slot_close(), outside of
- * the locks, or NULL.
+ * the front has no openers. True if *d wants ubd_slot_close(), outside of the
+ * locks.
  */
-static struct file *ubd_slot_detach(struct ubd_device *ub, u32 nr, bool all,
-				    bool *dirty)
+static bool ubd_slot_detach(struct ubd_device *ub, u32 nr, bool all,
+			    struct ubd_detached *d)
 {
 	struct ubd_slot *slot = &ub->slots[nr];
-	struct file *file = NULL;
 
+	d->file = NULL;
 	mutex_lock(&ub->slot_mutex);
 	if (all || slot->flags & UBD_SL_DRAINING) {
-		swap(file, slot->file);
-		*dirty = slot->dirty;
+		swap(d->file, slot->file);
+		d->dirty = slot->dirty;
+		d->touch = slot->touch;
 		WRITE_ONCE(slot->flags, 0);
 		WRITE_ONCE(slot->dirty, false);
-		if (file)
+		WRITE_ONCE(slot->touch, false);
+		if (d->file)
 			put_cred(slot->cred);
 	}
 	mutex_unlock(&ub->slot_mutex);
-	return file;
+	return d->file;
 }
 
 /*
@@ -257,15 +275,12 @@ static struct file *ubd_slot_detach(struct ubd_device *ub, u32 nr, bool all,
  */
 void ubd_slots_release(struct ubd_device *ub, bool all, bool sync)
 {
-	struct file *file;
-	bool dirty;
+	struct ubd_detached d;
 	u32 nr;
 
-	for (nr = 0; nr < UBD_MAX_SLOTS; nr++) {
-		file = ubd_slot_detach(ub, nr, all, &dirty);
-		if (file)
-			ubd_slot_close(file, dirty, sync);
-	}
+	for (nr = 0; nr < UBD_MAX_SLOTS; nr++)
+		if (ubd_slot_detach(ub, nr, all, &d))
+			ubd_slot_close(&d, sync);
 }
 
 static int ubd_slot_kill(struct ubd_device *ub, u32 nr)
@@ -290,8 +305,8 @@ static int ubd_slot_kill(struct ubd_device *ub, u32 nr)
 int ubd_slot_unregister(struct ubd_device *ub, u32 nr)
 {
 	struct gendisk *front = NULL;
-	struct file *file = NULL;
-	bool dirty;
+	struct ubd_detached d;
+	bool detached = false;
 	int ret;
 
 	if (nr >= UBD_MAX_SLOTS)
@@ -306,7 +321,7 @@ int ubd_slot_unregister(struct ubd_device *ub, u32 nr)
 		front = ub->front;
 		get_device(disk_to_dev(front));
 	} else if (!test_bit(UBD_ST_FRONT, &ub->state)) {
-		file = ubd_slot_detach(ub, nr, false, &dirty);
+		detached = ubd_slot_detach(ub, nr, false, &d);
 	}
 	mutex_unlock(&ub->mutex);
 
@@ -314,12 +329,12 @@ int ubd_slot_unregister(struct ubd_device *ub, u32 nr)
 		/* No opener under open_mutex: no bio, and none can begin. */
 		mutex_lock(&front->open_mutex);
 		if (!disk_openers(front))
-			file = ubd_slot_detach(ub, nr, false, &dirty);
+			detached = ubd_slot_detach(ub, nr, false, &d);
 		mutex_unlock(&front->open_mutex);
 		put_disk(front);
 	}
-	if (file)
-		ubd_slot_close(file, dirty, true);
+	if (detached)
+		ubd_slot_close(&d, true);
 	return 0;
 }
 

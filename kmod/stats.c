@@ -81,7 +81,11 @@ UBD_COUNTER(error, UBD_WORD(op[0][UBD_N_ERROR]), UBD_IDX_NR);
 UBD_COUNTER(bad, UBD_WORD(op[0][UBD_N_BAD]), UBD_IDX_NR);
 UBD_COUNTER(splits, UBD_WORD(splits), 1);
 UBD_COUNTER(eagain, UBD_WORD(eagain), 1);
+UBD_COUNTER(file_inline, UBD_WORD(file_inline), 1);
 UBD_COUNTER(file_worker, UBD_WORD(file_worker), 1);
+UBD_COUNTER(inline_eagain, UBD_WORD(inline_eagain), 1);
+UBD_COUNTER(tracked, UBD_WORD(tracked), 1);
+UBD_COUNTER(fences, UBD_WORD(fences), 1);
 UBD_COUNTER(flush_slots, UBD_WORD(flush_slots), 1);
 UBD_COUNTER(flush_daemon, UBD_WORD(flush_daemon), 1);
 
@@ -168,7 +172,11 @@ static struct attribute *ubd_attrs[] = {
 	&ubd_ctr_bad.attr.attr,
 	&ubd_ctr_splits.attr.attr,
 	&ubd_ctr_eagain.attr.attr,
+	&ubd_ctr_file_inline.attr.attr,
 	&ubd_ctr_file_worker.attr.attr,
+	&ubd_ctr_inline_eagain.attr.attr,
+	&ubd_ctr_tracked.attr.attr,
+	&ubd_ctr_fences.attr.attr,
 	&ubd_ctr_flush_slots.attr.attr,
 	&ubd_ctr_flush_daemon.attr.attr,
 	&dev_attr_program.attr,

@@ -3,7 +3,9 @@
  * ubd: the structures that the rooms of the driver share.
  *
  *	front.c	     bio in, verdict asked, bio mapped / answered / declined
- *	slot.c	     table of backings;  file.c, worker.c: I/O on regular files
+ *	track.c	     tracked bios and the fence
+ *	slot.c	     table of backings
+ *	file.c	     I/O on regular files;  inline.c by the submitter, worker.c not
  *	flush.c	     flush fan-out
  *	bpf.c	     struct_ops hook;  prog.c: registry of programs, bindings
  *	queue.c	     hidden blk-mq disk -> daemon
@@ -74,7 +76,11 @@ struct ubd_stats {
 	u64 op[UBD_IDX_NR][UBD_N_NR];
 	u64 splits;
 	u64 eagain;
+	u64 file_inline;
 	u64 file_worker;
+	u64 inline_eagain;
+	u64 tracked;
+	u64 fences;
 	u64 flush_slots;
 	u64 flush_daemon;
 };
@@ -88,11 +94,13 @@ struct ubd_stats {
 #define UBD_SL_WHOLE	(1U << 3)	/* whole disk: no partition offset */
 #define UBD_SL_DIRECT	(1U << 4)	/* file opened with O_DIRECT */
 #define UBD_SL_DRAINING	(1U << 5)	/* unregistered while the front is open */
+#define UBD_SL_NOWAIT	(1U << 6)	/* direct file that can say EAGAIN */
 
 /*
- * What a verdict may name. One cache line, read without locks: @flags is set
- * last, with release semantics, and a used slot changes no other field until
- * the front disk has no openers, hence no bio that could be looking.
+ * What a verdict may name. Read without locks: @flags is set last, with release
+ * semantics, and a used slot changes no other field but the marks below until
+ * the front disk has no openers, hence no bio that could be looking. The first
+ * cache line is all that a block device needs.
  */
 struct ubd_slot {
 	struct block_device *bdev;	/* NULL for a regular file */
@@ -100,9 +108,6 @@ struct ubd_slot {
 	u64 nr_sectors;			/* window length */
 	unsigned int flags;		/* UBD_SL_* */
 	unsigned int block_mask;	/* logical block in sectors, minus 1 */
-	struct file *file;		/* ours alone, not the caller's */
-	const struct cred *cred;	/* of who registered it */
-	unsigned int dma_mask;		/* memory alignment, bytes minus 1 */
 	/*
 	 * Sticky: set by the first write, before it is issued, and never
 	 * cleared while the slot lives. Untracked writes tell us when they
@@ -111,7 +116,21 @@ struct ubd_slot {
 	 * still owes the flush of what was written before.
 	 */
 	bool dirty;
+	bool touch;			/* written since its times were set */
+	unsigned int dma_mask;		/* memory alignment, bytes minus 1 */
+	struct file *file;		/* ours alone, not the caller's */
+	const struct cred *cred;	/* of who registered it */
+	/* Only for files: */
+	unsigned long touched;		/* jiffies when its times were set */
+	unsigned long eagain[2];	/* jiffies of the last EAGAIN, by write */
 } ____cacheline_aligned_in_smp;
+
+/* ---- tracked mode (track.c) ---- */
+
+/* Per CPU: tracked bios begun minus ended here, in either epoch. */
+struct ubd_epochs {
+	long nr[2];
+};
 
 /* ---- programs (prog.c) ---- */
 
@@ -182,20 +201,31 @@ struct ubd_rq {
 
 /* ---- kernel threads that may block in a file system (worker.c) ---- */
 
-#define UBD_WORKERS	3
+#define UBD_WAITERS	3
 
 struct ubd_work {
-	struct list_head node;
+	union {
+		struct llist_node quick;
+		struct list_head node;
+	};
 	void (*fn)(struct ubd_work *work);
 };
 
+enum ubd_work_kind {
+	UBD_QUICK,		/* does not wait: in batches, by one thread */
+	UBD_READ,		/* may wait for a disk */
+	UBD_WRITE,		/* may wait for a frozen file system */
+};
+
 struct ubd_worker {
+	struct llist_head quick;
+	struct task_struct *issuer;	/* for those */
 	spinlock_t lock;		/* protects the next three; irq context */
 	struct list_head reads;
-	struct list_head writes;	/* and whatever else may wait long */
+	struct list_head writes;
 	unsigned int writing;		/* threads at the latter */
 	wait_queue_head_t wait;
-	struct task_struct *thread[UBD_WORKERS];
+	struct task_struct *waiter[UBD_WAITERS];
 };
 
 /* ---- the device ---- */
@@ -216,13 +246,19 @@ struct ubd_device {
 	bool fail_declined;		/* no daemon will answer */
 	bool daemon_flush;		/* server has a volatile cache */
 	bool daemon_dirty;		/* sticky: a write was declined */
+	bool fencing;			/* a fence waits: tell it of ends */
+	int epoch;			/* 0 or 1: for tracked bios that begin */
+	struct ubd_epochs __percpu *epochs;
 	struct ubd_slot slots[UBD_MAX_SLOTS];
 
 	struct bio_set split_bs;	/* front halves of split bios */
 	struct bio_set flush_bs;	/* flushes we send ourselves */
+	struct bio_set track_bs;	/* clones of tracked bios */
 	mempool_t flush_pool;		/* struct ubd_flush */
 	mempool_t fio_pool;		/* struct ubd_fio */
 	struct workqueue_struct *wq;	/* submits what may wait for a tag */
+	struct mutex fence_mutex;	/* one fence at a time */
+	wait_queue_head_t fence_wait;
 	struct ubd_worker worker;
 
 	/*
@@ -282,7 +318,9 @@ void ubd_file_limits_set(struct queue_limits *lim, unsigned int block,
 			 unsigned int dma_mask);
 int ubd_file_limits(struct file *file, struct queue_limits *lim);
 void ubd_file_submit(struct ubd_device *ub, struct ubd_slot *slot,
-		     struct bio *bio, u64 sector);
+		     unsigned int flags, struct bio *bio, u64 sector,
+		     int epoch);
+void ubd_file_touch(struct file *file);
 int ubd_file_init(void);
 void ubd_file_exit(void);
 int ubd_file_init_device(struct ubd_device *ub);
@@ -292,13 +330,18 @@ int ubd_worker_start(struct ubd_device *ub);
 void ubd_worker_stop(struct ubd_device *ub);
 void ubd_worker_init(struct ubd_worker *worker);
 void ubd_worker_queue(struct ubd_worker *worker, struct ubd_work *work,
-		      bool read);
+		      enum ubd_work_kind kind);
 
 /* flush.c */
 bool ubd_flush_bio(struct ubd_device *ub, struct bio *bio);
 int ubd_flush_init(void);
 void ubd_flush_exit(void);
 int ubd_flush_init_device(struct ubd_device *ub);
+
+/* track.c */
+int ubd_fence(struct ubd_device *ub);
+int ubd_track_init_device(struct ubd_device *ub);
+void ubd_track_exit_device(struct ubd_device *ub);
 
 /* bpf.c */
 int ubd_bpf_init(void);

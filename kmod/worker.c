@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The kernel threads that call file systems: several, so that one blocked call
- * stops nobody, and threads rather than a WQ_MEM_RECLAIM workqueue, because
- * XFS flushes a workqueue of its own that is not one when it is out of space.
+ * The kernel threads that call file systems. One issues what does not wait, in
+ * batches: a bio costs it no wake-up while it is awake. The others take what
+ * may: several, so that one blocked call stops nobody, and threads rather than
+ * a WQ_MEM_RECLAIM workqueue, because XFS flushes a workqueue of its own that
+ * is not one when it is out of space.
  */
+#include <linux/blkdev.h>
 #include <linux/kthread.h>
 #include <linux/sched.h>
 
@@ -11,6 +14,7 @@
 
 void ubd_worker_init(struct ubd_worker *worker)
 {
+	init_llist_head(&worker->quick);
 	spin_lock_init(&worker->lock);
 	INIT_LIST_HEAD(&worker->reads);
 	INIT_LIST_HEAD(&worker->writes);
@@ -25,7 +29,7 @@ static bool ubd_worker_has_work(struct ubd_worker *worker)
 {
 	return !list_empty_careful(&worker->reads) ||
 	       (!list_empty_careful(&worker->writes) &&
-		READ_ONCE(worker->writing) < UBD_WORKERS - 1);
+		READ_ONCE(worker->writing) < UBD_WAITERS - 1);
 }
 
 /* Run one piece of work; false if there was none. */
@@ -36,7 +40,7 @@ static bool ubd_worker_run(struct ubd_worker *worker)
 
 	spin_lock_irq(&worker->lock);
 	work = list_first_entry_or_null(&worker->reads, struct ubd_work, node);
-	if (!work && worker->writing < UBD_WORKERS - 1) {
+	if (!work && worker->writing < UBD_WAITERS - 1) {
 		work = list_first_entry_or_null(&worker->writes,
 						struct ubd_work, node);
 		read = false;
@@ -58,12 +62,43 @@ static bool ubd_worker_run(struct ubd_worker *worker)
 	return true;
 }
 
-static int ubd_worker_fn(void *data)
+/* As loop: I/O for others must not wait for dirty pages of others. */
+#define UBD_WORKER_FLAGS	(PF_LOCAL_THROTTLE | PF_MEMALLOC_NOIO)
+
+static int ubd_issuer_fn(void *data)
+{
+	struct ubd_worker *worker = data;
+	struct ubd_work *work, *next;
+	struct llist_node *batch;
+	struct blk_plug plug;
+
+	current->flags |= UBD_WORKER_FLAGS;
+	for (;;) {
+		/* Before the list is looked at: who adds to it wakes us. */
+		set_current_state(TASK_IDLE);
+		batch = llist_del_all(&worker->quick);
+		if (!batch) {
+			if (kthread_should_stop())
+				break;
+			schedule();
+			continue;
+		}
+		__set_current_state(TASK_RUNNING);
+		blk_start_plug(&plug);
+		llist_for_each_entry_safe(work, next,
+					  llist_reverse_order(batch), quick)
+			work->fn(work);
+		blk_finish_plug(&plug);
+	}
+	__set_current_state(TASK_RUNNING);
+	return 0;
+}
+
+static int ubd_waiter_fn(void *data)
 {
 	struct ubd_worker *worker = data;
 
-	/* As loop: I/O for others must not wait for dirty pages of others. */
-	current->flags |= PF_LOCAL_THROTTLE | PF_MEMALLOC_NOIO;
+	current->flags |= UBD_WORKER_FLAGS;
 	while (!kthread_should_stop()) {
 		wait_event_idle_exclusive(worker->wait,
 					  ubd_worker_has_work(worker) ||
@@ -76,42 +111,60 @@ static int ubd_worker_fn(void *data)
 
 /* Callable from interrupts. */
 void ubd_worker_queue(struct ubd_worker *worker, struct ubd_work *work,
-		      bool read)
+		      enum ubd_work_kind kind)
 {
 	unsigned long flags;
 
+	if (kind == UBD_QUICK) {
+		if (llist_add(&work->quick, &worker->quick))
+			wake_up_process(worker->issuer);
+		return;
+	}
 	spin_lock_irqsave(&worker->lock, flags);
-	list_add_tail(&work->node, read ? &worker->reads : &worker->writes);
+	list_add_tail(&work->node, kind == UBD_READ ? &worker->reads :
+						      &worker->writes);
 	spin_unlock_irqrestore(&worker->lock, flags);
 	wake_up(&worker->wait);
+}
+
+static int ubd_worker_spawn(struct ubd_device *ub, int (*fn)(void *data),
+			    struct task_struct **thread, int nr)
+{
+	struct task_struct *task;
+
+	if (*thread)
+		return 0;
+	task = kthread_run(fn, &ub->worker, "ubd%d/%d", ub->id, nr);
+	if (IS_ERR(task))
+		return PTR_ERR(task);
+	*thread = task;
+	return 0;
 }
 
 /* With the first file slot; under ub->mutex. */
 int ubd_worker_start(struct ubd_device *ub)
 {
 	struct ubd_worker *worker = &ub->worker;
-	struct task_struct *task;
-	int i;
+	int i, ret;
 
-	for (i = 0; i < UBD_WORKERS; i++) {
-		if (worker->thread[i])
-			continue;
-		task = kthread_run(ubd_worker_fn, worker, "ubd%d/%d",
-				   ub->id, i);
-		if (IS_ERR(task))
-			return PTR_ERR(task);
-		worker->thread[i] = task;
-	}
-	return 0;
+	ret = ubd_worker_spawn(ub, ubd_issuer_fn, &worker->issuer, 0);
+	for (i = 0; i < UBD_WAITERS && !ret; i++)
+		ret = ubd_worker_spawn(ub, ubd_waiter_fn, &worker->waiter[i],
+				       i + 1);
+	return ret;
 }
 
 /* No bio is in flight any more, hence no work. */
 void ubd_worker_stop(struct ubd_device *ub)
 {
+	struct ubd_worker *worker = &ub->worker;
 	int i;
 
-	for (i = 0; i < UBD_WORKERS; i++)
-		if (ub->worker.thread[i])
-			kthread_stop(ub->worker.thread[i]);
-	WARN_ON_ONCE(ubd_worker_has_work(&ub->worker));
+	if (worker->issuer)
+		kthread_stop(worker->issuer);
+	for (i = 0; i < UBD_WAITERS; i++)
+		if (worker->waiter[i])
+			kthread_stop(worker->waiter[i]);
+	WARN_ON_ONCE(ubd_worker_has_work(worker) ||
+		     !llist_empty(&worker->quick));
 }

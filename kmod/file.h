@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What file.c and inline.c share. */
+#ifndef UBD_FILE_H
+#define UBD_FILE_H
+
+#include "ubd.h"
+
+/* One bio on its way to a file. */
+struct ubd_fio {
+	union {
+		struct ubd_work work;		/* to issue it, on the worker */
+		struct work_struct decline;	/* may wait for a tag: ub->wq */
+	};
+	struct kiocb iocb;
+	struct ubd_device *ub;
+	struct ubd_slot *slot;
+	struct bio *bio;
+	loff_t pos;		/* where the rest of the bio goes */
+	unsigned long start;	/* for iostat */
+	unsigned int sectors;	/* of the whole bio */
+	s8 epoch;		/* of the fence, or UBD_UNTRACKED */
+	bool nowait;		/* an attempt: the worker has the last word */
+	bool acct;
+};
+
+/* file.c */
+ssize_t ubd_fio_rw(struct ubd_fio *fio, bool nowait);
+void ubd_fio_complete(struct kiocb *iocb, long ret);
+
+/* inline.c */
+bool ubd_may_inline(struct ubd_device *ub, struct bio *bio);
+void ubd_fio_inline(struct ubd_fio *fio);
+
+#endif /* UBD_FILE_H */
