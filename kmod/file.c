@@ -27,7 +27,46 @@
 /* How long nothing is tried after a file system has answered EAGAIN. */
 #define UBD_BACKOFF	max(HZ / 100, 1)
 
-static struct kmem_cache *ubd_fio_cache;
+static struct kmem_cache *ubd_fio_slab;
+
+/* Free ones kept per CPU: as many as a busy queue has in flight. */
+#define UBD_FIO_CACHED	16
+
+static struct ubd_fio *ubd_fio_take(struct ubd_device *ub)
+{
+	struct ubd_fio_cache *cache;
+	struct ubd_fio *fio;
+	unsigned long flags;
+
+	local_irq_save(flags);
+	cache = this_cpu_ptr(ub->fio_cache);
+	fio = cache->free;
+	if (fio) {
+		cache->free = fio->next;
+		cache->nr--;
+	}
+	local_irq_restore(flags);
+	return fio;
+}
+
+static void ubd_fio_free(struct ubd_device *ub, struct ubd_fio *fio)
+{
+	struct ubd_fio_cache *cache;
+	unsigned long flags;
+
+	local_irq_save(flags);
+	cache = this_cpu_ptr(ub->fio_cache);
+	/* The pool's reserve comes first: others may be waiting for it. */
+	if (cache->nr < UBD_FIO_CACHED && mempool_is_saturated(&ub->fio_pool)) {
+		fio->next = cache->free;
+		cache->free = fio;
+		cache->nr++;
+		fio = NULL;
+	}
+	local_irq_restore(flags);
+	if (fio)
+		mempool_free(fio, &ub->fio_pool);
+}
 
 /* Limits of a file with this block size and memory alignment, in bytes. */
 void ubd_file_limits_set(struct queue_limits *lim, unsigned int block,
@@ -86,7 +125,7 @@ static void ubd_fio_end(struct ubd_fio *fio, blk_status_t status)
 		bdev_end_io_acct(bio->bi_bdev, bio_op(bio), fio->sectors,
 				 fio->start);
 	ubd_track_end(ub, fio->epoch);
-	mempool_free(fio, &ub->fio_pool);
+	ubd_fio_free(ub, fio);
 	if (status)
 		bio->bi_status = status;
 	bio_endio(bio);
@@ -101,7 +140,7 @@ static void ubd_fio_decline_fn(struct work_struct *work)
 	if (fio->acct)
 		bdev_end_io_acct(bio->bi_bdev, bio_op(bio), 0, fio->start);
 	ubd_track_end(ub, fio->epoch);
-	mempool_free(fio, &ub->fio_pool);
+	ubd_fio_free(ub, fio);
 	ubd_decline_rest(ub, bio);
 }
 
@@ -227,10 +266,13 @@ ssize_t ubd_fio_rw(struct ubd_fio *fio, bool nowait)
 	struct iov_iter iter;
 
 	ubd_bio_to_iter(bio, &iter);
-	init_sync_kiocb(iocb, file);
-	iocb->ki_pos = fio->pos;
-	iocb->ki_ioprio = bio->bi_ioprio;
-	iocb->ki_complete = ubd_fio_complete;
+	*iocb = (struct kiocb) {
+		.ki_filp	= file,
+		.ki_flags	= file->f_iocb_flags,
+		.ki_pos		= fio->pos,
+		.ki_ioprio	= bio->bi_ioprio,
+		.ki_complete	= ubd_fio_complete,
+	};
 	if (nowait)
 		iocb->ki_flags |= IOCB_NOWAIT;
 	if (ubd_is_read(fio))
@@ -269,6 +311,7 @@ static void ubd_fio_fallocate(struct ubd_fio *fio)
 static void ubd_fio_issue(struct ubd_work *work)
 {
 	struct ubd_fio *fio = container_of(work, struct ubd_fio, work);
+	struct cgroup_subsys_state *css;
 	const struct cred *old_cred;
 	struct bio *bio = fio->bio;
 	ssize_t ret;
@@ -280,7 +323,9 @@ static void ubd_fio_issue(struct ubd_work *work)
 	}
 	/* Who registered the file writes it, who asked for it pays for it. */
 	old_cred = override_creds(fio->slot->cred);
-	kthread_associate_blkcg(bio_blkcg_css(bio));
+	css = bio_blkcg_css(bio);
+	if (css != blkcg_root_css)
+		kthread_associate_blkcg(css);
 	if (bio_op(bio) > REQ_OP_WRITE) {
 		ubd_fio_fallocate(fio);
 	} else {
@@ -288,7 +333,8 @@ static void ubd_fio_issue(struct ubd_work *work)
 		if (ret != -EIOCBQUEUED)
 			ubd_fio_complete(&fio->iocb, ret);
 	}
-	kthread_associate_blkcg(NULL);
+	if (css != blkcg_root_css)
+		kthread_associate_blkcg(NULL);
 	revert_creds(old_cred);
 }
 
@@ -299,7 +345,8 @@ static struct ubd_fio *ubd_fio_alloc(struct ubd_device *ub, struct bio *bio)
 
 	/* The worker may wait, and nobody can poll for it. */
 	bio->bi_opf &= ~(REQ_NOWAIT | REQ_POLLED);
-	fio = mempool_alloc(&ub->fio_pool, nowait ? GFP_NOWAIT : GFP_NOIO);
+	fio = ubd_fio_take(ub) ?:
+	      mempool_alloc(&ub->fio_pool, nowait ? GFP_NOWAIT : GFP_NOIO);
 	if (!fio) {
 		ubd_count(ub, eagain);
 		bio_wouldblock_error(bio);
@@ -363,17 +410,40 @@ void ubd_file_submit(struct ubd_device *ub, struct ubd_slot *slot,
 
 int ubd_file_init_device(struct ubd_device *ub)
 {
+	ub->fio_cache = alloc_percpu(struct ubd_fio_cache);
+	if (!ub->fio_cache)
+		return -ENOMEM;
 	return mempool_init_slab_pool(&ub->fio_pool, UBD_FIO_RESERVE,
-				      ubd_fio_cache);
+				      ubd_fio_slab);
+}
+
+/* Also after ubd_file_init_device() failed, or was never called. */
+void ubd_file_exit_device(struct ubd_device *ub)
+{
+	struct ubd_fio_cache *cache;
+	struct ubd_fio *fio;
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		if (!ub->fio_cache)
+			break;
+		cache = per_cpu_ptr(ub->fio_cache, cpu);
+		while ((fio = cache->free)) {
+			cache->free = fio->next;
+			mempool_free(fio, &ub->fio_pool);
+		}
+	}
+	free_percpu(ub->fio_cache);
+	mempool_exit(&ub->fio_pool);
 }
 
 int ubd_file_init(void)
 {
-	ubd_fio_cache = KMEM_CACHE(ubd_fio, 0);
-	return ubd_fio_cache ? 0 : -ENOMEM;
+	ubd_fio_slab = KMEM_CACHE(ubd_fio, 0);
+	return ubd_fio_slab ? 0 : -ENOMEM;
 }
 
 void ubd_file_exit(void)
 {
-	kmem_cache_destroy(ubd_fio_cache);
+	kmem_cache_destroy(ubd_fio_slab);
 }

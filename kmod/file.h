@@ -10,6 +10,7 @@ struct ubd_fio {
 	union {
 		struct ubd_work work;		/* to issue it, on the worker */
 		struct work_struct decline;	/* may wait for a tag: ub->wq */
+		struct ubd_fio *next;		/* in struct ubd_fio_cache */
 	};
 	struct kiocb iocb;
 	struct ubd_device *ub;

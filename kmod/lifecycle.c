@@ -45,7 +45,7 @@ static void ubd_release(struct device *dev)
 	if (ub->tag_set.tags)
 		blk_mq_free_tag_set(&ub->tag_set);
 	ubd_queues_free(ub);
-	mempool_exit(&ub->fio_pool);
+	ubd_file_exit_device(ub);
 	mempool_exit(&ub->flush_pool);
 	bioset_exit(&ub->split_bs);
 	bioset_exit(&ub->flush_bs);

@@ -44,6 +44,7 @@
 #define UBD_PATIENCE	(5 * HZ)
 
 struct bpf_link;
+struct ubd_fio;
 struct ubd_device;
 
 /* ---- counters (stats.c) ---- */
@@ -199,6 +200,14 @@ struct ubd_rq {
 	struct block_device *acct;	/* NULL: not accounted */
 };
 
+/* ---- bios on their way to files (file.c) ---- */
+
+/* Per CPU and device: a few free ones, so that most need no allocation. */
+struct ubd_fio_cache {
+	struct ubd_fio *free;
+	unsigned int nr;
+};
+
 /* ---- kernel threads that may block in a file system (worker.c) ---- */
 
 #define UBD_WAITERS	3
@@ -256,6 +265,7 @@ struct ubd_device {
 	struct bio_set track_bs;	/* clones of tracked bios */
 	mempool_t flush_pool;		/* struct ubd_flush */
 	mempool_t fio_pool;		/* struct ubd_fio */
+	struct ubd_fio_cache __percpu *fio_cache;
 	struct workqueue_struct *wq;	/* submits what may wait for a tag */
 	struct mutex fence_mutex;	/* one fence at a time */
 	wait_queue_head_t fence_wait;
@@ -324,6 +334,7 @@ void ubd_file_touch(struct file *file);
 int ubd_file_init(void);
 void ubd_file_exit(void);
 int ubd_file_init_device(struct ubd_device *ub);
+void ubd_file_exit_device(struct ubd_device *ub);
 
 /* worker.c */
 int ubd_worker_start(struct ubd_device *ub);

@@ -9,6 +9,7 @@
 #include <linux/blkdev.h>
 #include <linux/kthread.h>
 #include <linux/sched.h>
+#include <uapi/linux/sched/types.h>
 
 #include "ubd.h"
 
@@ -65,14 +66,62 @@ static bool ubd_worker_run(struct ubd_worker *worker)
 /* As loop: I/O for others must not wait for dirty pages of others. */
 #define UBD_WORKER_FLAGS	(PF_LOCAL_THROTTLE | PF_MEMALLOC_NOIO)
 
+/*
+ * Who wakes the issuer is preempted by it, at once: best for somebody who waits
+ * for that one bio, dear for somebody who is about to submit fifteen more. A
+ * patient issuer (SCHED_BATCH) preempts nobody and finds them all. It is patient
+ * as long as that pays, and tries again now and then.
+ */
+#define UBD_SINGLES	16	/* batches of one before it gives up */
+#define UBD_PROMPT	16384	/* batches before it tries again */
+
+struct ubd_patience {
+	bool prompt;
+	unsigned int batches;	/* since it changed; of one, when patient */
+};
+
+static void ubd_set_patience(struct ubd_patience *p, bool prompt)
+{
+	const struct sched_attr attr = {
+		.size		= sizeof(attr),
+		.sched_policy	= prompt ? SCHED_NORMAL : SCHED_BATCH,
+	};
+
+	p->prompt = prompt;
+	p->batches = 0;
+	sched_setattr_nocheck(current, &attr);
+}
+
+static void ubd_learn(struct ubd_patience *p, bool single)
+{
+	if (!p->prompt && !single)
+		p->batches = 0;
+	else if (++p->batches >= (p->prompt ? UBD_PROMPT : UBD_SINGLES))
+		ubd_set_patience(p, !p->prompt);
+}
+
+/* In the order of their submission; the disks below get them together. */
+static void ubd_issue_batch(struct llist_node *batch)
+{
+	struct ubd_work *work, *next;
+	struct blk_plug plug;
+
+	blk_start_plug(&plug);
+	llist_for_each_entry_safe(work, next, llist_reverse_order(batch), quick)
+		work->fn(work);
+	blk_finish_plug(&plug);
+}
+
 static int ubd_issuer_fn(void *data)
 {
 	struct ubd_worker *worker = data;
-	struct ubd_work *work, *next;
+	struct ubd_patience patience;
 	struct llist_node *batch;
-	struct blk_plug plug;
+	struct ubd_work *work;
+	bool single;
 
 	current->flags |= UBD_WORKER_FLAGS;
+	ubd_set_patience(&patience, false);
 	for (;;) {
 		/* Before the list is looked at: who adds to it wakes us. */
 		set_current_state(TASK_IDLE);
@@ -84,11 +133,14 @@ static int ubd_issuer_fn(void *data)
 			continue;
 		}
 		__set_current_state(TASK_RUNNING);
-		blk_start_plug(&plug);
-		llist_for_each_entry_safe(work, next,
-					  llist_reverse_order(batch), quick)
+		single = !batch->next;
+		if (single) {
+			work = llist_entry(batch, struct ubd_work, quick);
 			work->fn(work);
-		blk_finish_plug(&plug);
+		} else {
+			ubd_issue_batch(batch);
+		}
+		ubd_learn(&patience, single);
 	}
 	__set_current_state(TASK_RUNNING);
 	return 0;
