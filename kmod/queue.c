@@ -276,6 +276,9 @@ size_t ubd_take_result(struct request *rq, u64 addr, s32 result,
 	*status = BLK_STS_OK;
 	if (result < 0) {
 		*status = errno_to_blk_status(result);
+		if (result == -EOPNOTSUPP && ubd_op_index(req_op(rq)) >
+					     UBD_IDX_FLUSH)
+			ubd_withdraw(rq->q->queuedata, req_op(rq));
 		/* Would make the submitter spin: this was the final answer. */
 		if (*status == BLK_STS_AGAIN)
 			*status = BLK_STS_IOERR;

@@ -243,6 +243,8 @@ struct ubd_worker {
 #define UBD_ST_OPEN	0	/* /dev/ubdcN is open */
 #define UBD_ST_DELETED	1	/* DEL has begun */
 #define UBD_ST_FRONT	2	/* a front disk exists, perhaps only its openers */
+#define UBD_ST_NO_DISCARD 3	/* the daemon refused one: not advertised */
+#define UBD_ST_NO_ZEROES 4	/* likewise, write zeroes */
 
 struct ubd_device {
 	/* Read by every bio. */
@@ -299,6 +301,7 @@ struct ubd_device {
 	struct mm_struct *server_mm;	/* compared, never dereferenced */
 	wait_queue_head_t wait;		/* io states, UBD_ST_OPEN */
 	struct work_struct scan_work;	/* partition scan after START */
+	struct work_struct limits_work;	/* withdraws what nobody can do */
 	struct cdev cdev;
 	struct device cdev_dev;
 	struct rcu_head rcu;
@@ -399,6 +402,8 @@ int ubd_start(struct ubd_device *ub, int pid);
 void ubd_stop(struct ubd_device *ub);
 void ubd_front_gone(struct ubd_device *ub);
 void ubd_scan_partitions(struct work_struct *work);
+void ubd_withdraw(struct ubd_device *ub, enum req_op op);
+void ubd_withdraw_fn(struct work_struct *work);
 
 /* stats.c */
 extern const struct attribute_group *ubd_groups[];
