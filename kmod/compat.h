@@ -14,6 +14,7 @@
 #endif
 
 #include <linux/bio.h>
+#include <linux/blk-cgroup.h>
 #include <linux/io_uring/cmd.h>
 #include <uapi/linux/ublk_cmd.h>
 
@@ -42,6 +43,23 @@ static inline struct bio *ubd_bio_split(struct bio *bio, unsigned int sectors,
 static inline unsigned int ubd_bio_iov_offset(const struct bio *bio)
 {
 	return bio->bi_iter.bi_bvec_done;
+}
+
+/*
+ * bio_set_dev() in half the instructions. With @checked, the end of the device
+ * has been checked, and there is no partition to add. With preemption off, which
+ * is RCU: the cgroup is only held by the association that is being replaced.
+ */
+static __always_inline void ubd_bio_set_dev(struct bio *bio,
+					    struct block_device *bdev,
+					    bool checked)
+{
+	unsigned short flags = bio->bi_flags;
+
+	flags &= ~(1U << BIO_REMAPPED | 1U << BIO_BPS_THROTTLED);
+	bio->bi_flags = flags | (checked ? 1U << BIO_REMAPPED : 0);
+	bio->bi_bdev = bdev;
+	bio_associate_blkg_from_css(bio, bio_blkcg_css(bio));
 }
 
 static inline void ubd_zero_fill_bio(struct bio *bio)

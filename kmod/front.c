@@ -35,34 +35,44 @@ static __always_inline void ubd_iostat(struct block_device *bdev, int sgrp,
 /*
  * Count one bio of ours and of the front disk's iostat. Untracked bios have no
  * end we could see: ios and sectors are right, time and in-flight stay 0.
- * Declined bios and files have their iostat done where they end.
+ * Declined bios and files have their iostat done where they end. Preemption is
+ * off.
  */
-static __always_inline void ubd_count_io(struct ubd_device *ub,
-					 struct bio *bio, int idx,
-					 enum ubd_kind kind, bool iostat)
+static __always_inline void __ubd_count_io(struct ubd_device *ub,
+					   struct bio *bio,
+					   unsigned int sectors, int idx,
+					   enum ubd_kind kind, bool iostat)
 {
-	unsigned int sectors = bio_sectors(bio);
 	struct block_device *bdev = bio->bi_bdev;
 	u64 *count;
 
-	part_stat_lock();
 	count = &this_cpu_ptr(ub->stats)->op[idx][kind];
 	count[0]++;
 	count[UBD_N_SECTORS] += sectors;
 	if (iostat && blk_queue_io_stat(bdev_get_queue(bdev))) {
-		const int sgrp = op_stat_group(bio_op(bio));
+		const int sgrp = idx == UBD_IDX_DISCARD ? STAT_DISCARD :
+							  idx & 1;
 
 		ubd_iostat(bdev, sgrp, sectors);
 		if (unlikely(bdev_is_partition(bdev)))
 			ubd_iostat(bdev_whole(bdev), sgrp, sectors);
 	}
+}
+
+static __always_inline void ubd_count_io(struct ubd_device *ub,
+					 struct bio *bio, unsigned int sectors,
+					 int idx, enum ubd_kind kind,
+					 bool iostat)
+{
+	part_stat_lock();
+	__ubd_count_io(ub, bio, sectors, idx, kind, iostat);
 	part_stat_unlock();
 }
 
 /* Hand a bio to the daemon. */
 static void ubd_decline(struct ubd_device *ub, struct bio *bio, int idx)
 {
-	ubd_count_io(ub, bio, idx, UBD_N_DECLINED, false);
+	ubd_count_io(ub, bio, bio_sectors(bio), idx, UBD_N_DECLINED, false);
 	if (READ_ONCE(ub->fail_declined)) {
 		bio_io_error(bio);
 		return;
@@ -85,13 +95,15 @@ static bool ubd_bdev_can(struct block_device *bdev, int idx)
 {
 	if (bdev_read_only(bdev))
 		return false;
+	if (likely(idx == UBD_IDX_WRITE))
+		return true;
 	switch (idx) {
 	case UBD_IDX_DISCARD:
 		return bdev_max_discard_sectors(bdev);
 	case UBD_IDX_WRITE_ZEROES:
 		return bdev_write_zeroes_sectors(bdev);
 	default:
-		return true;
+		return false;
 	}
 }
 
@@ -103,44 +115,45 @@ struct ubd_place {
 };
 
 static __always_inline void ubd_map(struct ubd_device *ub, struct bio *bio,
-				    const struct ubd_place *to, u64 map_sector,
-				    int idx)
+				    const struct ubd_place *to,
+				    const struct ubd_bpf_io *io, int idx)
 {
 	struct ubd_slot *slot = to->slot;
-	u64 sector = slot->base + map_sector;
+	u64 sector = slot->base + io->map_sector;
+	unsigned int nr = io->map_sectors;
 
 	if (idx != UBD_IDX_READ) {
-		if (!(to->flags & UBD_SL_FILE) &&
+		if (likely(!(to->flags & UBD_SL_FILE)) &&
 		    unlikely(!ubd_bdev_can(slot->bdev, idx))) {
 			ubd_track_end(ub, to->epoch);
 			return ubd_decline(ub, bio, idx);
 		}
 		/* Before it is issued: see struct ubd_slot. */
-		if (!READ_ONCE(slot->dirty))
+		if (unlikely(!READ_ONCE(slot->dirty)))
 			WRITE_ONCE(slot->dirty, true);
 	}
-	if (to->flags & UBD_SL_FILE) {
-		ubd_count_io(ub, bio, idx, UBD_N_MAPPED, false);
+	if (unlikely(to->flags & UBD_SL_FILE)) {
+		ubd_count_io(ub, bio, nr, idx, UBD_N_MAPPED, false);
 		ubd_file_submit(ub, slot, to->flags, bio, sector, to->epoch);
 		return;
 	}
-	if (to->epoch != UBD_UNTRACKED) {
-		ubd_count_io(ub, bio, idx, UBD_N_MAPPED, false);
+	if (unlikely(to->epoch != UBD_UNTRACKED)) {
+		ubd_count_io(ub, bio, nr, idx, UBD_N_MAPPED, false);
 		ubd_track_submit(ub, slot, bio, sector, to->epoch);
 		return;
 	}
-	ubd_count_io(ub, bio, idx, UBD_N_MAPPED, true);
 	/* Only a tagged bio can be polled for, and the tag is the slot's. */
 	bio->bi_opf &= ~REQ_POLLED;
-	bio_set_dev(bio, slot->bdev);
 	bio->bi_iter.bi_sector = sector;
+	part_stat_lock();
+	__ubd_count_io(ub, bio, nr, idx, UBD_N_MAPPED, true);
 	/*
 	 * The window check stands in for the core's check of the end of the
 	 * device, unless that has shrunk since.
 	 */
-	if (to->flags & UBD_SL_WHOLE &&
-	    sector + bio_sectors(bio) <= bdev_nr_sectors(slot->bdev))
-		bio_set_flag(bio, BIO_REMAPPED);
+	ubd_bio_set_dev(bio, slot->bdev, to->flags & UBD_SL_WHOLE &&
+			sector + nr <= bdev_nr_sectors(slot->bdev));
+	part_stat_unlock();
 	submit_bio_noacct(bio);
 }
 
@@ -156,7 +169,6 @@ static __always_inline int ubd_ask(struct ubd_device *ub, int idx,
 	struct ubd_binding *bind;
 	struct ubd_bpf_ops *ops;
 	enum ubd_bad bad;
-	int epoch;
 
 	/*
 	 * Programs are freed only after a grace period: nothing else is held.
@@ -176,7 +188,9 @@ static __always_inline int ubd_ask(struct ubd_device *ub, int idx,
 
 	io->cookie = bind->cookie;
 	io->nr_slots = READ_ONCE(ub->nr_slots);
-	epoch = ubd_track_epoch(ub);
+	to->epoch = UBD_UNTRACKED;
+	if (unlikely(ops->flags & UBD_OPS_TRACKED))
+		to->epoch = ubd_track_epoch(ub);
 	verdict = ops->map(io);
 
 	bad = ubd_check_verdict(verdict, io, ops->flags, ub->block_mask);
@@ -196,12 +210,8 @@ static __always_inline int ubd_ask(struct ubd_device *ub, int idx,
 		io->map_sectors = io->nr_sectors;
 		verdict = UBD_MAP_DECLINE;
 	}
-	to->epoch = UBD_UNTRACKED;
-	if (unlikely(ops->flags & UBD_OPS_TRACKED) &&
-	    verdict == UBD_MAP_BACKING) {
-		ubd_track_get(ub, epoch);
-		to->epoch = epoch;
-	}
+	if (unlikely(to->epoch != UBD_UNTRACKED) && verdict == UBD_MAP_BACKING)
+		ubd_track_get(ub, to->epoch);
 unlock:
 	rcu_read_unlock_sched();
 	return verdict;
@@ -233,16 +243,24 @@ static struct bio *ubd_split(struct ubd_device *ub, struct bio *bio,
 	return first;
 }
 
-static void ubd_submit_bio(struct bio *bio)
+/* No canary: there is no array here, and the verifier checks each store. */
+static void __no_stack_protector ubd_submit_bio(struct bio *bio)
 {
 	struct ubd_device *ub = bio->bi_bdev->bd_disk->private_data;
-	int idx = ubd_op_index(bio_op(bio));
-	struct ubd_bpf_io io __uninitialized;	/* each field is set below */
+	int idx = bio_op(bio);		/* of reads and writes it is the index */
+	/* Each field is set below, or in ubd_ask() before anybody reads it. */
+	struct ubd_bpf_io io __uninitialized;
 	struct ubd_place to;
 	int verdict;
 
-	if (unlikely(bio->bi_opf & REQ_PREFLUSH) && ubd_flush_bio(ub, bio))
-		return;
+	if (unlikely(idx > UBD_IDX_WRITE))
+		idx = ubd_op_index(idx);
+	io.flags = 0;
+	if (unlikely(bio->bi_opf & (REQ_PREFLUSH | UBD_OPF_SHOWN))) {
+		if (bio->bi_opf & REQ_PREFLUSH && ubd_flush_bio(ub, bio))
+			return;
+		io.flags = ubd_io_flags(bio->bi_opf);
+	}
 	if (unlikely(idx < 0 || !bio_sectors(bio))) {
 		bio->bi_status = BLK_STS_NOTSUPP;
 		bio_endio(bio);
@@ -250,14 +268,9 @@ static void ubd_submit_bio(struct bio *bio)
 	}
 
 	io.sector = bio->bi_iter.bi_sector;
-	io.cookie = 0;
 	io.nr_sectors = bio_sectors(bio);
 	io.dev_id = ub->id;
-	io.op = idx == UBD_IDX_WRITE_ZEROES ? UBD_OP_WRITE_ZEROES : idx;
-	io.flags = 0;
-	io.nr_slots = 0;
-	if (bio->bi_opf & (REQ_META | REQ_FUA | REQ_NOUNMAP | REQ_SWAP))
-		io.flags = ubd_io_flags(bio->bi_opf);
+	io.op = idx;
 	io.slot = 0;
 	io.map_sector = 0;
 	io.map_sectors = io.nr_sectors;
@@ -275,12 +288,12 @@ static void ubd_submit_bio(struct bio *bio)
 	}
 
 	if (likely(verdict == UBD_MAP_BACKING)) {
-		ubd_map(ub, bio, &to, io.map_sector, idx);
+		ubd_map(ub, bio, &to, &io, idx);
 	} else if (verdict == UBD_MAP_DECLINE) {
 		bio->bi_opf &= ~REQ_POLLED;
 		ubd_decline(ub, bio, idx);
 	} else if (verdict == UBD_MAP_ZERO) {
-		ubd_count_io(ub, bio, idx, UBD_N_ZERO, true);
+		ubd_count_io(ub, bio, io.map_sectors, idx, UBD_N_ZERO, true);
 		if (idx == UBD_IDX_READ)
 			ubd_zero_fill_bio(bio);
 		bio_endio(bio);

@@ -49,12 +49,13 @@ struct ubd_device;
 
 /* ---- counters (stats.c) ---- */
 
+/* The values of io->op, of which one is not used. */
 enum ubd_op_idx {
-	UBD_IDX_READ,
-	UBD_IDX_WRITE,
-	UBD_IDX_FLUSH,
-	UBD_IDX_DISCARD,
-	UBD_IDX_WRITE_ZEROES,
+	UBD_IDX_READ		= UBD_OP_READ,
+	UBD_IDX_WRITE		= UBD_OP_WRITE,
+	UBD_IDX_FLUSH		= UBD_OP_FLUSH,
+	UBD_IDX_DISCARD		= UBD_OP_DISCARD,
+	UBD_IDX_WRITE_ZEROES	= UBD_OP_WRITE_ZEROES,
 	UBD_IDX_NR,
 };
 
@@ -428,6 +429,9 @@ static inline int ubd_op_index(enum req_op op)
 		return -1;
 	}
 }
+
+/* What a program is shown of bi_opf. */
+#define UBD_OPF_SHOWN	(REQ_META | REQ_FUA | REQ_NOUNMAP | REQ_SWAP)
 
 /* Only the values of UBLK_IO_F_*: enum req_flag_bits is no ABI. */
 static inline u32 ubd_io_flags(blk_opf_t opf)
