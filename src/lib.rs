@@ -10,12 +10,15 @@
 //!            └──► fastpath, control ──────────┘
 //! ```
 //!
+//! A target whose data moves keeps a [`cluster`] map, which the driver reads.
+//!
 //! A [`target`] says what the bytes of a device are and never touches a ring;
 //! the [`channel`] serves a queue of the driver and knows no target.
 
 pub mod channel;
 pub mod cli;
 pub mod cli_bpf;
+pub mod cluster;
 pub mod control;
 pub mod cycles;
 pub mod daemon;

@@ -110,12 +110,15 @@ fn ubd_assertions() -> C {
     numbers!(c, ubd, "UBD_":
         OPS_NAME_LEN MAX_SLOTS REASON_LEN MAP_DECLINE MAP_BACKING MAP_ZERO
         OP_READ OP_WRITE OP_FLUSH OP_DISCARD OP_WRITE_ZEROES
-        IO_META IO_FUA IO_NOUNMAP IO_SWAP OPS_WANT_DISCARD OPS_DISCARD_WRITES
-        F_BPF_FASTPATH F_BLOCK_SLOTS F_FILE_SLOTS F_TEST_RUN
+        IO_META IO_FUA IO_NOUNMAP IO_SWAP OPS_WANT_DISCARD OPS_DISCARD_WRITES OPS_TRACKED
+        F_BPF_FASTPATH F_BLOCK_SLOTS F_FILE_SLOTS F_TEST_RUN F_FENCE F_FILE_INLINE
+        CLUSTER_VALID CLUSTER_WRITABLE CLUSTER_ZERO CLUSTER_LOCKED
+        CLUSTER_SLOT_SHIFT CLUSTER_SLOT_BITS CLUSTER_GEN_SHIFT CLUSTER_GEN_BITS
+        CLUSTER_PLACE_SHIFT CLUSTER_PLACE_BITS CLUSTER_MAX_SHIFT
         SLOT_WRITE SLOT_DIRECT SLOT_FILE SLOT_DRAINING SLOT_DIRTY SLOT_ANY
         PROG_LIVE PROG_EJECTED
         CMD_FEATURES CMD_REG_SLOT CMD_UNREG_SLOT CMD_LIST_SLOTS
-        CMD_BIND CMD_UNBIND CMD_LIST_PROGS CMD_TEST_RUN);
+        CMD_BIND CMD_UNBIND CMD_LIST_PROGS CMD_TEST_RUN CMD_FENCE);
     layout!(c, "struct ubd_features", ubd::Features:
         features ublk_features max_slots max_queue_depth version);
     layout!(c, "struct ubd_bpf_io", ubd::BpfIo:
@@ -131,6 +134,7 @@ fn ubd_assertions() -> C {
     layout!(c, "struct ubd_prog_list", ubd::ProgList: nr reserved addr);
     layout!(c, "struct ubd_test_run", ubd::TestRun:
         name io slot_sectors block_size verdict bad reserved reason);
+    layout!(c, "struct ubd_fence", ubd::Fence: dev_id reserved);
     c
 }
 
@@ -191,7 +195,7 @@ fn ublk_assertions() -> C {
     c
 }
 
-const UBD: &str = "#include \"kmod/ubd_cmd.h\"";
+const UBD: &str = "#include \"kmod/ubd_cmd.h\"\n#include \"ubd_cluster.h\"";
 const UBLK: &str = "#include <sys/ioctl.h>\n#include <linux/ublk_cmd.h>";
 
 #[test]

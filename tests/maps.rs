@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The arithmetic of the shipped programs against models of it.
+//! The arithmetic of the shipped programs, and of the daemon's layouts, against models of it.
 //!
-//! The C of `bpf/linear.bpf.c` and `bpf/concat.bpf.c` is compiled for this machine, unchanged, and
-//! asked over a pipe (`maps/native.c`). The models think in another way than the programs do: in
-//! sums of 128 bits, or sector by sector.
+//! The C of `bpf/linear.bpf.c`, `concat.bpf.c` and `stripe.bpf.c` is compiled for this machine,
+//! unchanged, and asked over a pipe (`maps/native.c`). The models think in another way than the
+//! programs do: in sums of 128 bits, or sector by sector.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails, panics")]
+
+#[path = "maps/layout.rs"]
+mod layout;
+#[path = "maps/stripe.rs"]
+mod stripe;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -74,6 +79,11 @@ impl Native {
 
     fn concat() -> Self {
         static EXE: LazyLock<PathBuf> = LazyLock::new(|| build("CONCAT"));
+        Native::start(&EXE)
+    }
+
+    fn stripe() -> Self {
+        static EXE: LazyLock<PathBuf> = LazyLock::new(|| build("STRIPE"));
         Native::start(&EXE)
     }
 
@@ -239,47 +249,62 @@ fn concat_meets_its_seams() {
     });
 }
 
-/// As the driver does it: ask, do the first part, ask again for the rest.
+/// The sectors of a concatenation, each with its slot and its sector there.
+fn concat_sectors(lengths: &[u64]) -> Vec<(u32, u64)> {
+    (0u32..)
+        .zip(lengths)
+        .flat_map(|(slot, &length)| (0..length).map(move |sector| (slot, sector)))
+        .collect()
+}
+
+/// As the driver does it: ask, do the first part, ask again for the rest. Every sector of the
+/// range must go where `all` has it, and what is behind the end must be declined.
+fn covers(
+    all: &[(u32, u64)],
+    sector: u64,
+    sectors: u32,
+    mut ask: impl FnMut(u64, u32) -> Answer,
+) -> Result<(), TestCaseError> {
+    let mut at = sector;
+    let end = sector + u64::from(sectors);
+    while at < end {
+        let left = (end - at) as u32;
+        match ask(at, left) {
+            Answer::Decline => {
+                prop_assert!(
+                    all.get(at as usize).is_none(),
+                    "declined {} of {:?}",
+                    at,
+                    all
+                );
+                break;
+            }
+            Answer::Map {
+                slot,
+                sector,
+                sectors,
+            } => {
+                prop_assert!((1..=left).contains(&sectors));
+                for i in 0..u64::from(sectors) {
+                    prop_assert_eq!(all.get((at + i) as usize), Some(&(slot, sector + i)));
+                }
+                at += u64::from(sectors);
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn concat_covers_every_sector_once() {
     let concat = RefCell::new(Native::concat());
     let case = (vec(0u64..12, 1..10), 0u64..100, 1u32..100);
     check(case, |(lengths, sector, sectors)| {
-        let all: Vec<(u32, u64)> = (0u32..)
-            .zip(&lengths)
-            .flat_map(|(slot, &length)| (0..length).map(move |sector| (slot, sector)))
-            .collect();
         let settings = concat_settings(&lengths, lengths.len() as u32);
-        let mut at = sector;
-        let end = sector + u64::from(sectors);
-        while at < end {
-            let left = (end - at) as u32;
-            match concat
+        covers(&concat_sectors(&lengths), sector, sectors, |at, left| {
+            concat
                 .borrow_mut()
                 .ask(&settings, at, left, lengths.len() as u32)
-            {
-                Answer::Decline => {
-                    prop_assert!(
-                        all.get(at as usize).is_none(),
-                        "declined {} of {:?}",
-                        at,
-                        lengths
-                    );
-                    break;
-                }
-                Answer::Map {
-                    slot,
-                    sector,
-                    sectors,
-                } => {
-                    prop_assert!((1..=left).contains(&sectors));
-                    for i in 0..u64::from(sectors) {
-                        prop_assert_eq!(all.get((at + i) as usize), Some(&(slot, sector + i)));
-                    }
-                    at += u64::from(sectors);
-                }
-            }
-        }
-        Ok(())
+        })
     });
 }

@@ -8,14 +8,17 @@
 //! ```
 //!
 //! A [`Queue`] owns one ring and one thread. Each tag of the queue is, at any
-//! time, either the driver's (a fetch is pending), the handler's, or a backing
-//! operation's; so no tag waits for another, and a buffer has one owner.
+//! time, either the driver's (a fetch is pending), the handler's, a backing
+//! operation's, or asleep until a [`Signal`]; so no tag waits for another, and a
+//! buffer has one owner.
 
 mod buffers;
 mod node;
 mod queue;
 mod request;
+mod signal;
 
 pub use node::CharNode;
 pub use queue::Queue;
 pub use request::{Backing, Handler, Op, Request, Step};
+pub use signal::{Signal, Ticket};

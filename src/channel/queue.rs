@@ -4,6 +4,7 @@
 use super::buffers::Buffers;
 use super::node::{CharNode, Descriptors};
 use super::request::{Backing, Handler, Request, Step};
+use super::signal::{Ticket, FUTEX2_FLAGS, FUTEX_BITSET_MATCH_ANY};
 use crate::error::{Context, Error, Kind, Result};
 use crate::uapi::{ublk, Plain};
 use io_uring::{cqueue, opcode, squeue, types, IoUring};
@@ -20,6 +21,7 @@ const BLOCK_URING_CMD_DISCARD: u32 = 0x1200;
 /// What a completion is of; kept above the tag in the user data.
 const KIND_IO_CMD: u64 = 0;
 const KIND_BACKING: u64 = 1;
+const KIND_WAIT: u64 = 2;
 
 /// One queue of a device: its ring, descriptors, buffers and handler.
 ///
@@ -31,6 +33,8 @@ pub struct Queue<'a> {
     descriptors: Descriptors,
     buffers: Buffers,
     requests: Vec<Option<Request>>,
+    /// What the tags wait for; the ring has its address.
+    tickets: Vec<Option<Ticket>>,
     handler: Box<dyn Handler + 'a>,
 }
 
@@ -59,6 +63,7 @@ impl<'a> Queue<'a> {
             descriptors: node.descriptors(id, depth)?,
             buffers: Buffers::new(depth, info.max_io_buf_bytes)?,
             requests: vec![None; depth.into()],
+            tickets: vec![None; depth.into()],
             handler,
         })
     }
@@ -121,10 +126,24 @@ impl<'a> Queue<'a> {
                 self.handler
                     .resume(&req, unsafe { self.buffers.slice(tag) }, res)
             }
+            KIND_WAIT => {
+                let req = self.requests[index].ok_or_else(|| unexpected(cqe))?;
+                self.tickets[index] = None;
+                // An old ticket (EAGAIN) and an interruption are ends too: the
+                // handler looks again.
+                match -res {
+                    libc::EAGAIN | libc::EINTR | ..=0 => {}
+                    errno => return Err(no_futex(Errno::from_raw(errno))),
+                }
+                // SAFETY: a tag that waits has no backing operation.
+                self.handler
+                    .resume(&req, unsafe { self.buffers.slice(tag) }, Ok(0))
+            }
             _ => return Err(unexpected(cqe)),
         };
         let sqe = match step {
             Step::Submit(op) => self.backing(tag, &op),
+            Step::Wait(ticket) => self.wait(tag, ticket),
             Step::Done(res) => {
                 self.requests[index] = None;
                 self.io_cmd(ublk::U_IO_COMMIT_AND_FETCH_REQ, tag, answer(res))
@@ -197,9 +216,22 @@ impl<'a> Queue<'a> {
         sqe.user_data(KIND_BACKING << 16 | u64::from(tag))
     }
 
+    fn wait(&mut self, tag: u16, ticket: Ticket) -> squeue::Entry {
+        let ticket = self.tickets[usize::from(tag)].insert(ticket);
+        opcode::FutexWait::new(
+            ticket.word(),
+            ticket.seen(),
+            FUTEX_BITSET_MATCH_ANY,
+            FUTEX2_FLAGS,
+        )
+        .build()
+        .user_data(KIND_WAIT << 16 | u64::from(tag))
+    }
+
     fn push(&mut self, sqe: &squeue::Entry) -> Result<()> {
-        // SAFETY: an I/O command's argument is inside the SQE, and the buffers
-        // stay mapped until their operations have ended; `drop` sees to that.
+        // SAFETY: an I/O command's argument is inside the SQE, the buffers stay
+        // mapped until their operations have ended (`drop` sees to that), and so
+        // do the words of tickets, which the kernel only reads.
         unsafe { self.ring.submission().push(sqe) }
             .map_err(|err| Error::caused_by(Kind::Protocol, "more operations than tags", err))
     }
@@ -266,6 +298,10 @@ fn known(errno: Errno) -> Errno {
         Errno::UnknownErrno => Errno::EIO,
         known => known,
     }
+}
+
+fn no_futex(errno: Errno) -> Error {
+    Error::os("failed to wait for a signal in the ring of a queue", errno)
 }
 
 fn unexpected(cqe: &cqueue::Entry) -> Error {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a queue asks of a handler, and what the handler may answer.
 
+use super::Ticket;
 use crate::uapi::ublk;
 use nix::errno::Errno;
 use std::ops::Range;
@@ -104,11 +105,14 @@ pub enum Step {
     Done(Result<u32, Errno>),
     /// This operation, then [`Handler::resume`].
     Submit(Backing),
+    /// Nothing until the signal is raised, then [`Handler::resume`] with 0 bytes.
+    Wait(Ticket),
 }
 
 /// Serves the requests of one queue, on the thread of that queue.
 ///
-/// Neither method may block: an operation that takes time is a [`Backing`].
+/// Neither method may block: an operation that takes time is a [`Backing`], and to
+/// wait for another thread is [`Step::Wait`].
 /// `buf` is the tag's whole buffer, of the device's largest request; it holds
 /// the data of a write, and takes those of a read.
 pub trait Handler: Send {

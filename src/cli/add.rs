@@ -4,7 +4,9 @@
 use super::output;
 use crate::control::{block_node, AddRequest, Control};
 use crate::daemon::{self, Config, FastPath, Started};
-use crate::target::{check_block_size, Backing, Loop, Null, OpenOptions, Target};
+use crate::target::{
+    check_block_size, is_read_only, Backing, Mapping, Members, Null, OpenOptions, Target,
+};
 use crate::uapi::ublk;
 use crate::{cycles, fastpath, size};
 use anyhow::{bail, Context, Result};
@@ -13,6 +15,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 const NULL_SIZE: u64 = 250 << 30;
+const CHUNK: u64 = 64 << 10;
+const FILES: &str = "Loop, concat and stripe targets";
 const LOOP: &str = "Loop target";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -21,6 +25,10 @@ enum TargetKind {
     Null,
     /// Shows a file or block device
     Loop,
+    /// Shows files and block devices, one behind the other
+    Concat,
+    /// Deals out its blocks to files and block devices in turn
+    Stripe,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -60,11 +68,10 @@ pub(super) struct Args {
     /// Logical block: 512, 1024, 2048 or 4096 [default: the smallest that fits]
     #[arg(short = 'b', long, value_name = "SIZE", value_parser = size::parse)]
     sector_size: Option<u64>,
-    /// Let a BPF program map I/O inside the kernel: one that is loaded, or `linear` or `concat`,
-    /// which ship with ubd [without NAME: linear]
-    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true,
-          default_missing_value = "linear")]
-    bpf_fastpath: Option<String>,
+    /// Let a BPF program map I/O inside the kernel: one that is loaded [without NAME: the
+    /// program of the target, which ships with ubd]
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true)]
+    bpf_fastpath: Option<Option<String>>,
     /// Serve in this process until a signal or `ubd del` ends it
     #[arg(long)]
     foreground: bool,
@@ -76,22 +83,28 @@ pub(super) struct Args {
     #[arg(short, long, value_parser = size::parse, help_heading = "Null target")]
     size: Option<u64>,
 
-    /// The file or block device to show
-    #[arg(short, long, value_name = "FILE", help_heading = LOOP)]
-    file: Option<PathBuf>,
+    /// The file or block device to show; again for each further one of concat and stripe
+    #[arg(short, long, value_name = "FILE", help_heading = FILES)]
+    file: Vec<PathBuf>,
+    /// Refuse writes
+    #[arg(short, long, help_heading = FILES)]
+    read_only: bool,
+    /// Bypass the page cache of files [default: off, on for block devices]
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true,
+          default_missing_value = "on", help_heading = FILES)]
+    direct_io: Option<Switch>,
+
     /// Start at this byte of FILE
     #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = LOOP)]
     offset: Option<u64>,
     /// Show at most this much of FILE
     #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = LOOP)]
     sizelimit: Option<u64>,
-    /// Refuse writes
-    #[arg(short, long, help_heading = LOOP)]
-    read_only: bool,
-    /// Bypass the page cache of FILE [default: off, on for block devices]
-    #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true,
-          default_missing_value = "on", help_heading = LOOP)]
-    direct_io: Option<Switch>,
+
+    /// What one file gets before it is the next one's turn: a power of two from 4KiB
+    /// [default: 64KiB]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, help_heading = "Stripe target")]
+    chunk: Option<u64>,
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
@@ -102,12 +115,8 @@ pub(super) fn run(args: Args) -> Result<()> {
     let target = args.open_target()?;
     let control = Control::open()?;
     let label = describe(&*target);
-    let fast_path = match args.bpf_fastpath {
-        Some(program) => {
-            fastpath::ensure_loaded(&program)
-                .with_context(|| format!("failed to prepare --bpf-fastpath={program}"))?;
-            Some(FastPath { program, cookie: 0 })
-        }
+    let fast_path = match &args.bpf_fastpath {
+        Some(name) => Some(fast_path(name.as_deref(), target.mapping())?),
         None => None,
     };
     let add = AddRequest {
@@ -141,50 +150,107 @@ pub(super) fn run(args: Args) -> Result<()> {
 
 impl Args {
     fn open_target(&self) -> Result<Arc<dyn Target>> {
-        match self.target.or(self.kind) {
-            Some(TargetKind::Loop) => self.open_loop(),
-            _ => self.open_null(),
+        let kind = self.target.or(self.kind).unwrap_or(TargetKind::Null);
+        self.refuse_foreign(kind)?;
+        if kind == TargetKind::Null {
+            let block = check_block_size(self.sector_size.unwrap_or(512))?;
+            return Ok(Arc::new(Null::new(self.size.unwrap_or(NULL_SIZE), block)?));
         }
+        let members = self.open_files()?;
+        Ok(Arc::new(match kind {
+            TargetKind::Concat => Members::concat(members)?,
+            TargetKind::Stripe => Members::stripe(members, self.chunk.unwrap_or(CHUNK))?,
+            _ => Members::one(one(members)?),
+        }))
     }
 
-    fn open_null(&self) -> Result<Arc<dyn Target>> {
-        let of_loop = [
-            ("--file", self.file.is_some()),
-            ("--offset", self.offset.is_some()),
-            ("--sizelimit", self.sizelimit.is_some()),
-            ("--read-only", self.read_only),
-            ("--direct-io", self.direct_io.is_some()),
+    /// Refuses options that are another target's.
+    fn refuse_foreign(&self, kind: TargetKind) -> Result<()> {
+        use TargetKind::{Concat, Loop, Null, Stripe};
+        let files = &[Loop, Concat, Stripe][..];
+        let options = [
+            ("--size", self.size.is_some(), &[Null][..]),
+            ("--file", !self.file.is_empty(), files),
+            ("--read-only", self.read_only, files),
+            ("--direct-io", self.direct_io.is_some(), files),
+            ("--offset", self.offset.is_some(), &[Loop]),
+            ("--sizelimit", self.sizelimit.is_some(), &[Loop]),
+            ("--chunk", self.chunk.is_some(), &[Stripe]),
         ];
-        refuse("null", &of_loop)?;
-        let block = check_block_size(self.sector_size.unwrap_or(512))?;
-        Ok(Arc::new(Null::new(self.size.unwrap_or(NULL_SIZE), block)?))
+        let foreign = |(_, given, of): &&(_, bool, &[TargetKind])| *given && !of.contains(&kind);
+        match options.iter().find(foreign) {
+            None => Ok(()),
+            Some((option, ..)) => bail!(
+                "{option} means nothing to a {} device; see `ubd add --help`",
+                kind.name()
+            ),
+        }
     }
 
-    fn open_loop(&self) -> Result<Arc<dyn Target>> {
-        refuse("loop", &[("--size", self.size.is_some())])?;
-        let Some(path) = self.file.clone() else {
-            bail!("a loop device shows a file; give one with -f FILE");
-        };
-        if self.bpf_fastpath.is_some() {
-            cycles::check(&path)?;
+    fn open_files(&self) -> Result<Vec<Backing>> {
+        let mut read_only = self.read_only;
+        if self.file.len() > 1 {
+            // One that takes no writes leaves a device with holes for writes: no device at all.
+            if let Some(path) = self.file.iter().find(|path| is_read_only(path)) {
+                if !read_only {
+                    log::warn!("the device is read-only, for `{}` is", path.display());
+                }
+                read_only = true;
+            }
         }
-        Ok(Arc::new(Loop::new(Backing::open(&OpenOptions {
-            path,
-            offset: self.offset.unwrap_or(0),
-            size_limit: self.sizelimit,
-            block: self.sector_size,
-            read_only: self.read_only,
-            direct: self.direct_io.map(|switch| switch == Switch::On),
-        })?)))
+        let open = |path: &PathBuf| {
+            if self.bpf_fastpath.is_some() {
+                cycles::check(path)?;
+            }
+            Ok(Backing::open(&OpenOptions {
+                path: path.clone(),
+                offset: self.offset.unwrap_or(0),
+                size_limit: self.sizelimit,
+                block: self.sector_size,
+                read_only,
+                direct: self.direct_io.map(|switch| switch == Switch::On),
+            })?)
+        };
+        self.file.iter().map(open).collect()
     }
 }
 
-fn refuse(target: &str, options: &[(&str, bool)]) -> Result<()> {
-    match options.iter().find(|(_, given)| *given) {
-        None => Ok(()),
-        Some((option, _)) => {
-            bail!("{option} means nothing to a {target} device; see `ubd add --help`")
+impl TargetKind {
+    fn name(self) -> &'static str {
+        match self {
+            TargetKind::Null => "null",
+            TargetKind::Loop => "loop",
+            TargetKind::Concat => "concat",
+            TargetKind::Stripe => "stripe",
         }
+    }
+}
+
+/// The program to bind: `name`, or the one of the target.
+fn fast_path(name: Option<&str>, mapping: Mapping) -> Result<FastPath> {
+    let program = name.unwrap_or(mapping.program).to_owned();
+    let settings = match name {
+        None => mapping.settings.iter().map(|text| text.parse()).collect(),
+        Some(_) => Ok(Vec::new()),
+    }?;
+    // With settings, the device gets one of its own.
+    if settings.is_empty() {
+        fastpath::ensure_loaded(&program)
+            .with_context(|| format!("failed to prepare --bpf-fastpath={program}"))?;
+    }
+    Ok(FastPath {
+        program,
+        cookie: mapping.cookie,
+        settings,
+    })
+}
+
+/// The one file of a loop device.
+fn one(mut members: Vec<Backing>) -> Result<Backing> {
+    match (members.pop(), members.len()) {
+        (Some(backing), 0) => Ok(backing),
+        (None, _) => bail!("a loop device shows a file; give one with -f FILE"),
+        _ => bail!("a loop device shows one file; see `concat` and `stripe` for several"),
     }
 }
 
@@ -197,8 +263,8 @@ fn check_max_io(bytes: u64) -> Result<u32> {
 
 fn describe(target: &dyn Target) -> String {
     let size = size::human(target.geometry().size);
-    match target.backing() {
-        Some(backing) => format!("{} on {backing}, {size}", target.name()),
-        None => format!("{}, {size}", target.name()),
+    match target.members().as_slice() {
+        [] => format!("{}, {size}", target.name()),
+        members => format!("{} on {}, {size}", target.name(), members.join(" and ")),
     }
 }

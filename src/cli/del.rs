@@ -5,7 +5,8 @@ use super::{holders, output};
 use crate::control::{block_node, Control};
 use crate::daemon::record;
 use crate::error::{Error, Kind, Result};
-use crate::sysfs;
+use crate::fastpath::{self, Name};
+use crate::sysfs::{self, Disk};
 
 /// Remove block devices
 #[derive(Debug, clap::Args)]
@@ -63,7 +64,11 @@ fn del(control: &Control, id: u32, force: bool) -> Result<()> {
             ));
         }
     }
+    let own = own_program(id);
     control.stop(id)?;
+    if let Some(name) = own {
+        fastpath::unload_own(&name);
+    }
     // Now, for afterwards the number may be that of another device.
     record::forget(id);
     match control.del(id) {
@@ -71,4 +76,10 @@ fn del(control: &Control, id: u32, force: bool) -> Result<()> {
         Err(err) if err.kind() == Kind::NotFound => Ok(()),
         done => done,
     }
+}
+
+/// The program that the device has for itself; its daemon may not be there to unload it.
+fn own_program(id: u32) -> Option<Name> {
+    let bound: Name = Disk::new(id).program().ok()??.parse().ok()?;
+    fastpath::is_own(&bound, id).then_some(bound)
 }

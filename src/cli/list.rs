@@ -66,7 +66,10 @@ struct Row {
     size: u64,
     read_only: bool,
     target: Option<String>,
+    /// All files and devices behind it, in one text.
     backing: Option<String>,
+    /// The same one by one.
+    members: Vec<String>,
     program: Option<String>,
     queues: u16,
     depth: u16,
@@ -108,10 +111,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 fn row(control: &Control, id: u32) -> Result<Row> {
     let info = control.dev_info(id)?;
     let basic = control.params(id)?.basic;
-    let record = record::read(id, info.ublksrv_pid);
-    let (target, backing) = match record {
-        Some(record) => (Some(record.target), record.backing),
-        None => (None, None),
+    let record = match info.state {
+        // Its daemon has died, and the driver forgets the pid then; the record stays.
+        ublk::S_DEV_FAIL_IO => record::read(id, None),
+        _ => record::read(id, Some(info.ublksrv_pid)),
+    };
+    let (target, members) = match record {
+        Some(record) => (Some(record.target), record.members),
+        None => (None, Vec::new()),
     };
     Ok(Row {
         id,
@@ -120,7 +127,8 @@ fn row(control: &Control, id: u32) -> Result<Row> {
         size: basic.dev_sectors << 9,
         read_only: basic.attrs & ublk::ATTR_READ_ONLY != 0,
         target,
-        backing,
+        backing: (!members.is_empty()).then(|| members.join(", ")),
+        members,
         program: Disk::new(id).program().ok().flatten(),
         queues: info.nr_hw_queues,
         depth: info.queue_depth,

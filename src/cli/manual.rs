@@ -25,7 +25,7 @@ pub(super) const MANUAL: Manual = Manual {
         ),
         (
             "/run/ubd/N.json",
-            "What its daemon serves, for `ubd list`; goes with the daemon.",
+            "What its daemon serves, for `ubd list`; goes with the device.",
         ),
     ],
     examples: &[
@@ -38,6 +38,16 @@ pub(super) const MANUAL: Manual = Manual {
             "add",
             "Show a disk, with reads and writes mapped inside the kernel.",
             "ubd add loop -f /dev/vdb --bpf-fastpath",
+        ),
+        (
+            "add",
+            "Two disks and a file, one behind the other.",
+            "ubd add concat -f /dev/vdb -f /dev/vdc -f more.img",
+        ),
+        (
+            "add",
+            "Three disks in turn, 128KiB at a time, mapped inside the kernel.",
+            "ubd add stripe -f /dev/vdb -f /dev/vdc -f /dev/vdd --chunk 128KiB --bpf-fastpath",
         ),
         (
             "add",

@@ -68,6 +68,7 @@ pub fn flags(program: &Program) -> Vec<&'static str> {
     [
         (ubd::OPS_WANT_DISCARD, "want_discard"),
         (ubd::OPS_DISCARD_WRITES, "discard_writes"),
+        (ubd::OPS_TRACKED, "tracked"),
     ]
     .into_iter()
     .filter(|(bit, _)| program.driver.flags & bit != 0)

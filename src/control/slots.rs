@@ -176,6 +176,32 @@ impl Control {
             })
     }
 
+    /// Waits until every bio of device `id` has ended that a program with
+    /// [`ubd::OPS_TRACKED`] mapped by what its maps held before this call.
+    ///
+    /// # Errors
+    /// The fence did not hold: what was to be moved must stay where it is.
+    /// [`Kind::Unsupported`] from a driver without [`ubd::F_FENCE`], [`Kind::NotFound`].
+    pub fn fence(&self, id: u32) -> Result<()> {
+        let mut fence = ubd::Fence {
+            dev_id: id,
+            reserved: 0,
+        };
+        self.ioctl(ubd::CMD_FENCE, &mut fence)
+            .map_err(|errno| match errno {
+                Errno::ENODEV => no_device(id),
+                Errno::ENOTTY => Error::new(
+                    Kind::Unsupported,
+                    "the loaded ubd driver has no fence, which maps that move data need; \
+                     update it",
+                ),
+                _ => Error::os(
+                    format!("failed to wait for the I/O of `{}`", block_node(id)),
+                    errno,
+                ),
+            })
+    }
+
     /// All registered programs.
     pub fn programs(&self) -> Result<Vec<Program>> {
         let mut infos = vec![ubd::ProgInfo::zeroed(); 16];

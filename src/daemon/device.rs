@@ -8,6 +8,7 @@ use super::{harden, Config, FastPath, Started};
 use crate::channel::CharNode;
 use crate::control::Control;
 use crate::error::{Error, Kind, Result};
+use crate::fastpath::Own;
 use crate::target::Target;
 use crate::uapi::ublk;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub(super) struct Device {
     queues: Queues,
     bell: Bell,
     records: Option<RecordDir>,
+    own_program: Option<Own>,
     /// Somebody else has stopped the device, and will delete it.
     let_go: bool,
 }
@@ -44,6 +46,7 @@ impl Device {
             queues: Queues::default(),
             bell,
             records,
+            own_program: None,
             let_go: false,
         };
         device.bring_up(&target, fast_path.as_ref())?;
@@ -55,6 +58,10 @@ impl Device {
         let id = self.info.dev_id;
         let node = Arc::new(CharNode::open(id)?);
         self.node = Some(node.clone());
+        if let Some(fast_path) = fast_path.filter(|fast_path| !fast_path.settings.is_empty()) {
+            let own = Own::load(&fast_path.program, id, &fast_path.settings)?;
+            self.own_program = Some(own);
+        }
         // Nothing is opened by its path any more.
         harden::mounts();
 
@@ -79,8 +86,9 @@ impl Device {
             for slot in target.slots() {
                 self.control.register_slot(id, &slot)?;
             }
-            self.control
-                .bind(id, &fast_path.program, fast_path.cookie)?;
+            let own = self.own_program.as_ref().map(|own| own.name().as_str());
+            let program = own.unwrap_or(&fast_path.program);
+            self.control.bind(id, program, fast_path.cookie)?;
         }
         self.control.start(id, std::process::id())
     }
@@ -90,7 +98,7 @@ impl Device {
         let record = Record {
             pid: std::process::id() as i32,
             target: target.name().to_owned(),
-            backing: target.backing(),
+            members: target.members(),
         };
         if let Err(err) = records.write(self.info.dev_id, &record) {
             log::warn!("{err:#}; `ubd list` will not show the target");
@@ -140,6 +148,8 @@ impl Drop for Device {
         if let Some(records) = &self.records {
             records.remove(id);
         }
+        // Before the number can be another device's.
+        self.own_program = None;
         // Deleting waits until the node is closed.
         self.node = None;
         if self.let_go {

@@ -5,6 +5,8 @@
 //! free some may be waiting for a request that it has itself to serve. All
 //! here is done as well as the caller's rights allow: what fails is logged.
 
+use crate::error::{Error, Kind};
+use crate::size;
 use nix::mount::{mount, umount2, MntFlags, MsFlags};
 use nix::sched::{unshare, CloneFlags};
 use nix::sys::mman::{mlockall, MlockAllFlags};
@@ -51,6 +53,37 @@ pub(super) fn mounts() {
     if let Err(errno) = left {
         warn("leave the mount namespace", errno.into());
     }
+}
+
+/// Says what to do when memory ran out because it is locked: every mapping and
+/// every thread's stack then counts against a limit that is small by default.
+pub(super) fn explain(err: Error) -> Error {
+    match lockable() {
+        Some(limit) if err.errno() == Some(libc::EAGAIN) => Error::new(
+            Kind::Permission,
+            format!(
+                "{err:#}; a daemon locks its memory, of which this user may lock {}: run it as \
+                 root, raise the limit (`ulimit -l unlimited`, or LimitMEMLOCK= of a systemd \
+                 unit), or ask for fewer or smaller requests (-q, -d, --max-io-size)",
+                size::human(limit)
+            ),
+        ),
+        _ => err,
+    }
+}
+
+/// Bytes that the process may lock, if they are limited: not for root.
+fn lockable() -> Option<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: takes nothing.
+    let root = unsafe { libc::geteuid() } == 0;
+    // SAFETY: writes one structure, which is ours.
+    let res = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) };
+    let limited = !root && res == 0 && limit.rlim_cur != libc::RLIM_INFINITY;
+    limited.then_some(limit.rlim_cur)
 }
 
 fn warn(what: &str, err: std::io::Error) {

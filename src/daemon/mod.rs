@@ -21,15 +21,19 @@ pub use background::{close_inherited, spawn};
 
 use crate::control::{AddRequest, Control};
 use crate::error::Result;
+use crate::fastpath::Setting;
 use crate::target::Target;
 use std::sync::Arc;
 
 /// A program to bind before the device starts.
 #[derive(Debug, Clone)]
 pub struct FastPath {
-    /// The name of the registered program.
+    /// The name of a registered program or, with settings, of a shipped one.
     pub program: String,
     pub cookie: u64,
+    /// If there are any, the device gets a program of its own with them, which
+    /// is unloaded with the device.
+    pub settings: Vec<Setting>,
 }
 
 /// What a daemon is to serve.
@@ -57,7 +61,7 @@ pub fn serve(config: Config, ready: impl FnOnce(Started)) -> Result<()> {
     // Before any thread starts, so that all have the mask.
     let signals = wait::Signals::block()?;
     harden::process();
-    let device = device::Device::start(config)?;
+    let device = device::Device::start(config).map_err(harden::explain)?;
     ready(device.started());
     device.serve(&signals)
 }

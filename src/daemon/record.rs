@@ -19,16 +19,16 @@ pub struct Record {
     pub pid: i32,
     /// The kind of target.
     pub target: String,
-    /// The file or device behind it.
-    pub backing: Option<String>,
+    /// The files and devices behind it.
+    pub members: Vec<String>,
 }
 
-/// The record of device `id`, if its daemon is `pid`.
-pub fn read(id: u32, pid: i32) -> Option<Record> {
+/// The record of device `id`, if its daemon is or was `pid`; any that is there for `None`.
+pub fn read(id: u32, pid: Option<i32>) -> Option<Record> {
     let text = fs::read_to_string(format!("{DIR}/{id}.json")).ok()?;
     serde_json::from_str(&text)
         .ok()
-        .filter(|record: &Record| record.pid == pid)
+        .filter(|record: &Record| pid.is_none_or(|pid| record.pid == pid))
 }
 
 /// Removes the record of device `id` that a killed daemon left.

@@ -10,10 +10,12 @@
 //! A program that is registered can be bound to devices, with
 //! [`crate::control::Control::bind`].
 
+mod cluster;
 mod loaded;
 mod name;
 mod opened;
 mod output;
+mod own;
 mod pin;
 mod registry;
 mod set;
@@ -21,9 +23,11 @@ mod source;
 mod vars;
 mod verdict;
 
+pub use cluster::{Clusters, Registered};
 pub use loaded::Loaded;
 pub use name::Name;
 pub use opened::Opened;
+pub use own::{is_own, unload_own, Own};
 pub use registry::{ensure_loaded, load, program, programs, unload, Outcome, Part, Program};
 pub use set::{Setting, Value};
 pub use source::Source;
@@ -47,7 +51,7 @@ macro_rules! bpf_object {
 #[cfg(test)]
 pub(crate) use bpf_object;
 
-static SHIPPED: [Shipped; 2] = [
+static SHIPPED: [Shipped; 3] = [
     Shipped {
         name: "linear",
         bytes: bpf_object!("linear"),
@@ -55,6 +59,10 @@ static SHIPPED: [Shipped; 2] = [
     Shipped {
         name: "concat",
         bytes: bpf_object!("concat"),
+    },
+    Shipped {
+        name: "stripe",
+        bytes: bpf_object!("stripe"),
     },
 ];
 

@@ -105,7 +105,7 @@ pub fn ensure_loaded(name: &str) -> Result<()> {
             Kind::NotFound,
             format!(
                 "failed to find a program `{name}`: none of that name is loaded, and it is not one \
-                 of those that ship (linear, concat); load it with `ubd-bpf load FILE.o --name {name}`"
+                 of those that ship (linear, concat, stripe); load it with `ubd-bpf load FILE.o --name {name}`"
             ),
         )
     })?;
@@ -199,7 +199,7 @@ fn not_loaded(name: &Name) -> Error {
 }
 
 /// The pinned link of a registered program.
-fn open_link(name: &Name) -> Result<Link> {
+pub(super) fn open_link(name: &Name) -> Result<Link> {
     let path = pin::link(name);
     if !path.exists() {
         return Err(Error::new(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Opening a file or block device to stand behind a device.
 
+use super::extent::Extent;
 use super::{check_block_size, Geometry};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sysfs;
@@ -51,6 +52,7 @@ pub struct Backing {
     pub offset: u64,
     /// Of the window.
     pub geometry: Geometry,
+    extent: Extent,
 }
 
 impl Backing {
@@ -133,8 +135,16 @@ impl Backing {
             direct,
             offset: opts.offset,
             geometry,
+            extent: Extent::of(nature, &meta),
             path: path.clone(),
         })
+    }
+
+    /// Whether the windows share bytes.
+    pub fn overlaps(&self, other: &Backing) -> bool {
+        let window = |backing: &Backing| backing.offset..backing.offset + backing.geometry.size;
+        self.extent
+            .overlaps(window(self), &other.extent, window(other))
     }
 }
 
@@ -224,11 +234,14 @@ impl Limits {
             ));
         }
         let physical_block = shift_fit(self.physical_block, block);
+        let io_min = shift_fit(self.io_min, physical_block.into());
         Ok(Geometry {
             size,
             logical_block,
             physical_block,
-            io_min: shift_fit(self.io_min, physical_block.into()),
+            io_min,
+            io_opt: Some(io_min),
+            chunk: None,
             read_only: opts.read_only,
             rotational: self.rotational,
             write_cache: true,

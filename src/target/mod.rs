@@ -6,11 +6,17 @@
 //! with operations, and the queue runs them.
 
 mod backing;
-mod loop_;
+mod extent;
+mod layout;
+mod mapping;
+mod members;
 mod null;
 
 pub use backing::{Backing, Nature, OpenOptions};
-pub use loop_::Loop;
+pub use extent::is_read_only;
+pub use layout::{Layout, Piece};
+pub use mapping::Mapping;
+pub use members::Members;
 pub use null::Null;
 
 use crate::channel::Handler;
@@ -27,9 +33,9 @@ pub trait Target: Send + Sync {
     /// Size and limits.
     fn geometry(&self) -> &Geometry;
 
-    /// What the user sees as behind the device, for `ubd list`.
-    fn backing(&self) -> Option<String> {
-        None
+    /// The files and block devices behind the device, for people.
+    fn members(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// The files that the handlers' operations name, by their place.
@@ -40,6 +46,11 @@ pub trait Target: Send + Sync {
     /// The slots for the fast path, from number 0.
     fn slots(&self) -> Vec<Slot<'_>> {
         Vec::new()
+    }
+
+    /// The program that maps as the target itself does.
+    fn mapping(&self) -> Mapping {
+        Mapping::linear()
     }
 
     /// A handler for a queue of `depth` tags.
@@ -57,6 +68,10 @@ pub struct Geometry {
     pub physical_block: u32,
     /// Preferred granularity of small I/O: a power of two.
     pub io_min: u32,
+    /// Preferred size of large I/O, if there is one: a power of two.
+    pub io_opt: Option<u32>,
+    /// Requests do not cross multiples of this power of two.
+    pub chunk: Option<u32>,
     pub read_only: bool,
     pub rotational: bool,
     /// Written data may be lost at a power failure until a flush.
@@ -83,8 +98,10 @@ impl Geometry {
             logical_bs_shift: self.logical_block.trailing_zeros() as u8,
             physical_bs_shift: self.physical_block.trailing_zeros() as u8,
             io_min_shift: self.io_min.trailing_zeros() as u8,
-            io_opt_shift: self.io_min.trailing_zeros() as u8,
+            // An order of 0 is less than a block, and none to the kernel.
+            io_opt_shift: self.io_opt.map_or(0, u32::trailing_zeros) as u8,
             max_sectors: max_io >> 9,
+            chunk_sectors: self.chunk.unwrap_or(0) >> 9,
             dev_sectors: self.size >> 9,
             ..params.basic
         };
@@ -124,6 +141,8 @@ mod tests {
             logical_block: 512,
             physical_block: 4096,
             io_min: 4096,
+            io_opt: Some(8192),
+            chunk: Some(4096),
             read_only: false,
             rotational: false,
             write_cache: true,
@@ -153,6 +172,10 @@ mod tests {
         assert_eq!(
             (params.basic.max_sectors, params.basic.dev_sectors),
             (1024, 2048)
+        );
+        assert_eq!(
+            (params.basic.io_opt_shift, params.basic.chunk_sectors),
+            (13, 8)
         );
         assert_eq!(params.discard.max_discard_segments, 1);
     }

@@ -29,6 +29,8 @@ impl Null {
                 logical_block: block,
                 physical_block: block.max(4096),
                 io_min: block.max(4096),
+                io_opt: Some(block.max(4096)),
+                chunk: None,
                 read_only: false,
                 rotational: false,
                 write_cache: false,

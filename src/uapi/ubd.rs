@@ -28,15 +28,38 @@ pub const IO_SWAP: u32 = 1 << 16;
 // `ubd_bpf_ops.flags`.
 pub const OPS_WANT_DISCARD: u32 = 1 << 0;
 pub const OPS_DISCARD_WRITES: u32 = 1 << 1;
+pub const OPS_TRACKED: u32 = 1 << 2;
+
+// A word of a cluster map, from `bpf/ubd_cluster.h`.
+pub const CLUSTER_VALID: u64 = 1 << 0;
+pub const CLUSTER_WRITABLE: u64 = 1 << 1;
+pub const CLUSTER_ZERO: u64 = 1 << 2;
+pub const CLUSTER_LOCKED: u64 = 1 << 3;
+pub const CLUSTER_SLOT_SHIFT: u32 = 4;
+pub const CLUSTER_SLOT_BITS: u32 = 6;
+pub const CLUSTER_GEN_SHIFT: u32 = 10;
+pub const CLUSTER_GEN_BITS: u32 = 14;
+pub const CLUSTER_PLACE_SHIFT: u32 = 24;
+pub const CLUSTER_PLACE_BITS: u32 = 40;
+pub const CLUSTER_MAX_SHIFT: u32 = 21;
 
 // `Features::features`.
 pub const F_BPF_FASTPATH: u64 = 1 << 0;
 pub const F_BLOCK_SLOTS: u64 = 1 << 1;
 pub const F_FILE_SLOTS: u64 = 1 << 2;
 pub const F_TEST_RUN: u64 = 1 << 3;
+pub const F_FENCE: u64 = 1 << 4;
+pub const F_FILE_INLINE: u64 = 1 << 5;
 
 /// The names of ubd's feature bits, lowest bit first.
-pub const FEATURE_NAMES: [&str; 4] = ["BPF_FASTPATH", "BLOCK_SLOTS", "FILE_SLOTS", "TEST_RUN"];
+pub const FEATURE_NAMES: [&str; 6] = [
+    "BPF_FASTPATH",
+    "BLOCK_SLOTS",
+    "FILE_SLOTS",
+    "TEST_RUN",
+    "FENCE",
+    "FILE_INLINE",
+];
 
 // Flags of slots; the last three are only told.
 pub const SLOT_WRITE: u32 = 1 << 0;
@@ -175,6 +198,14 @@ pub struct TestRun {
     pub reason: [u8; REASON_LEN],
 }
 
+/// Waits for the bios that were mapped by what a program's maps held before.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Fence {
+    pub dev_id: u32,
+    pub reserved: u32,
+}
+
 boundary! {
     Features: 40,
     BpfIo: 56,
@@ -187,6 +218,7 @@ boundary! {
     ProgInfo: 168,
     ProgList: 16,
     TestRun: 224,
+    Fence: 8,
 }
 
 const fn cmd<T>(dir: u32, nr: u8) -> u32 {
@@ -201,3 +233,4 @@ pub const CMD_BIND: u32 = cmd::<Bind>(IOC_WRITE, 0x05);
 pub const CMD_UNBIND: u32 = cmd::<Unbind>(IOC_WRITE, 0x06);
 pub const CMD_LIST_PROGS: u32 = cmd::<ProgList>(IOC_READ | IOC_WRITE, 0x07);
 pub const CMD_TEST_RUN: u32 = cmd::<TestRun>(IOC_READ | IOC_WRITE, 0x08);
+pub const CMD_FENCE: u32 = cmd::<Fence>(IOC_WRITE, 0x09);

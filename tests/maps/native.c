@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A shipped program as a native one that answers questions over a pipe: what
- * tests/maps.rs compares with its models. Compiled with one of -DLINEAR and
- * -DCONCAT.
+ * tests/maps.rs compares with its models. Compiled with one of -DLINEAR, -DCONCAT
+ * and -DSTRIPE.
  *
  * in:  the settings, sector, nr_sectors, nr_slots
  * out: verdict, slot, map_sector, map_sectors
@@ -22,7 +22,12 @@
 #elif defined(CONCAT)
 #include "concat.bpf.c"
 #define MAP concat_map
+#elif defined(STRIPE)
+#include "stripe.bpf.c"
+#define MAP stripe_map
 #endif
+
+static __u64 cookie;
 
 static int get(__u64 *number)
 {
@@ -51,6 +56,10 @@ static int settings(void)
 			return 0;
 		slot_len[i] = number;
 	}
+#elif defined(STRIPE)
+	if (!get(&cookie))
+		return 0;
+	(void)number;
 #endif
 	return 1;
 }
@@ -62,6 +71,7 @@ int main(void)
 	while (settings() && get(&sector) && get(&nr_sectors) && get(&nr_slots)) {
 		struct ubd_bpf_io io = {
 			.sector = sector,
+			.cookie = cookie,
 			.nr_sectors = nr_sectors,
 			.map_sectors = nr_sectors,
 			.nr_slots = nr_slots,

@@ -7,16 +7,18 @@
 //! `tests/bpf`; `ubd`, `ubd-bpf` and `rublk` are on PATH.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod concat;
+mod cluster;
 mod control;
 mod data;
 mod fastpath;
+mod files;
 mod flush;
 mod fs;
 mod lifecycle;
 mod peer;
 mod slots;
 mod support;
+mod targets;
 mod verdicts;
 
 use support::Test;
@@ -25,7 +27,8 @@ fn main() -> std::process::ExitCode {
     let tests: Vec<&Test> = [
         data::TESTS,
         fs::TESTS,
-        concat::TESTS,
+        targets::TESTS,
+        targets::by_hand::TESTS,
         fastpath::TESTS,
         fastpath::as_disk::TESTS,
         fastpath::shrunk::TESTS,
@@ -34,6 +37,8 @@ fn main() -> std::process::ExitCode {
         slots::TESTS,
         control::TESTS,
         flush::TESTS,
+        files::TESTS,
+        cluster::TESTS,
         peer::TESTS,
     ]
     .into_iter()

@@ -50,6 +50,10 @@ pub const TESTS: &[Test] = &[
         name: "verdicts/test_run_concat",
         run: arithmetic::concat,
     },
+    Test {
+        name: "verdicts/test_run_stripe",
+        run: arithmetic::stripe,
+    },
 ];
 
 const BLOCK: usize = 4096;

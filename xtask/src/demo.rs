@@ -5,11 +5,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{bail, Result};
 use clap::Args;
 
 use crate::guest::Guest;
-use crate::host::{self, BuildFailed};
+use crate::host;
 use crate::kernel::Kernel;
 use crate::progress::step;
 use crate::{cache, programs, vm};
@@ -56,7 +56,7 @@ pub struct DemoArgs {}
 /// Tells the story; 1 if something in it is not so.
 pub fn command(kernel: &Kernel, _args: DemoArgs) -> Result<u8> {
     let image = image(&kernel.rootfs)?;
-    let demo = program()?;
+    let demo = programs::example("demo")?;
 
     let story = vm::with_ubd(Guest::new()?, kernel)?;
     story.program(&demo)?;
@@ -101,6 +101,7 @@ fn run(kernel: &Kernel, guest: &Guest, disks: &[&str], icount: bool, words: &str
         disks: disks.iter().map(|size| size.to_string()).collect(),
         append: Vec::new(),
         timeout: Some(PATIENCE_SECONDS),
+        qemu: Vec::new(),
     };
     let words: Vec<_> = words.split(' ').map(Into::into).collect();
     vm::run(kernel, &machine, guest, &words)
@@ -128,25 +129,4 @@ fn image(tree: &Path) -> Result<PathBuf> {
             },
         )
     })
-}
-
-/// The program that runs in the guest.
-fn program() -> Result<PathBuf> {
-    let args = [
-        "build",
-        "--release",
-        "--package",
-        "ubd-bpf",
-        "--example",
-        "demo",
-    ];
-    let built = programs::executables("example", &args)?;
-    ensure!(
-        built.len() == 1,
-        BuildFailed(format!(
-            "expected one program `demo`, found {}",
-            built.len()
-        ))
-    );
-    built.into_iter().next().context("no program `demo`")
 }

@@ -4,6 +4,7 @@
 //! Exit codes: 0 good, 1 a test failed or the kernel complained, 2 wrong usage, 69 the machinery
 //! (packages, root file system, virtual machine) did not work. `vm -- CMD` ends with CMD's code.
 
+mod bench;
 mod cache;
 mod demo;
 mod guest;
@@ -55,6 +56,8 @@ enum Command {
     Vm(vm::VmArgs),
     /// Show what ubd does, on real data
     Demo(demo::DemoArgs),
+    /// Count what an I/O costs, beside device-mapper, the kernel's loop device and ublk
+    Bench(bench::BenchArgs),
     /// Run every test, on the host and in a virtual machine
     Test(test::TestArgs),
 }
@@ -79,6 +82,7 @@ fn run(cli: Cli) -> Result<u8> {
         }
         Command::Vm(args) => vm::command(&setup()?, args),
         Command::Demo(args) => demo::command(&setup()?, args),
+        Command::Bench(args) => bench::command(&setup()?, args),
         Command::Test(args) => test::command(setup, args),
     }
 }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{bail, Context, Result};
 use serde_json::Value;
 
 use crate::host::{self, BuildFailed};
@@ -46,4 +46,17 @@ pub fn shipped() -> Result<Vec<PathBuf>> {
         "bin",
         &["build", "--release", "--package", "ubd-bpf", "--bins"],
     )
+}
+
+/// Builds an example, a program for the guest.
+pub fn example(name: &str) -> Result<PathBuf> {
+    let args = ["build", "--release", "--package", "ubd-bpf", "--example"];
+    let built = executables("example", &[args.as_slice(), &[name]].concat())?;
+    match <[PathBuf; 1]>::try_from(built) {
+        Ok([program]) => Ok(program),
+        Err(built) => bail!(BuildFailed(format!(
+            "expected one program `{name}`, found {}",
+            built.len()
+        ))),
+    }
 }

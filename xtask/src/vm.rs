@@ -42,6 +42,10 @@ pub struct Machine {
     /// End the machine after so many seconds
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
+
+    /// More for QEMU's command line
+    #[arg(skip)]
+    pub qemu: Vec<String>,
 }
 
 /// `cargo xtask vm`
@@ -330,6 +334,7 @@ fn qemu_command(kernel: &Kernel, machine: &Machine, guest: &Guest, shell: bool) 
             path.display()
         ));
     }
+    virtme.args(&machine.qemu);
     let line = host::output(virtme.env("TMPDIR", guest.dir.join("tmp")))
         .context("failed to work out the QEMU command line")?;
     if line.contains("/virtme-init-") {

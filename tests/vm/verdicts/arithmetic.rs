@@ -8,7 +8,8 @@ use ubd_bpf::uapi::ubd;
 
 use crate::support::{shipped_object, Prog};
 
-const CASES: usize = 400;
+/// Questions to each program, over all its layouts.
+const CASES: usize = 6000;
 
 /// A model's answer before the driver has looked at it.
 enum Model {
@@ -162,4 +163,50 @@ pub fn concat() -> Result<()> {
         prog.unload()?;
     }
     Ok(())
+}
+
+/// Where `sector` lies when chunks are dealt out: found by looking for the row, not by dividing.
+fn stripe_model(members: u64, chunk: u64, question: &Question) -> Model {
+    if members == 0 || u64::from(question.slots) < members {
+        return Model::Decline;
+    }
+    let row_len = members * chunk;
+    let mut row = 0u64;
+    for bit in (0..64).rev() {
+        let next = row | 1 << bit;
+        if u128::from(next) * u128::from(row_len) <= u128::from(question.sector) {
+            row = next;
+        }
+    }
+    let mut slot = 0;
+    let mut start = row * row_len;
+    while question.sector - start >= chunk {
+        start += chunk;
+        slot += 1;
+    }
+    let within = question.sector - start;
+    Model::Map {
+        slot,
+        sector: row * chunk + within,
+        sectors: u64::from(question.sectors).min(chunk - within) as u32,
+    }
+}
+
+pub fn stripe() -> Result<()> {
+    let mut rng = Rng::with_seed(0x737472);
+    let name: Name = "model_stripe".parse()?;
+    let prog = Prog::load_as(&shipped_object("stripe"), name.as_str(), &[])?;
+    for _ in 0..CASES {
+        let members = [0, 1, 2, 3, 4, 5, 7, 8, 13, 64][rng.usize(..10)];
+        let order = [3, 7, 8, 11, 21][rng.usize(..5)];
+        let (chunk, row) = (1u64 << order, members << order);
+        let edges = [0, chunk, row, row * 1000, 1 << 32, u64::MAX];
+        let question = Question {
+            cookie: members | order << 8,
+            slots: if rng.bool() { 64 } else { rng.u32(..=64) },
+            ..question(&mut rng, &edges)
+        };
+        check(&name, &question, stripe_model(members, chunk, &question))?;
+    }
+    prog.unload()
 }

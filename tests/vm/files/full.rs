@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Files that cannot give what the slot promised: no space for a hole, or an end that has moved.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context, Result};
+
+use super::{device, Image, EXT4};
+use crate::support::backing::noise;
+use crate::support::io::{open_direct, Aligned};
+use crate::support::{growth, sh, RawUser};
+
+const IMAGE: usize = 4 << 20;
+
+/// Writes to holes fail like those to a full disk, and all else goes on.
+pub fn no_space() -> Result<()> {
+    let image = Image::new(EXT4, IMAGE)?;
+    // The second half of the disk is a hole.
+    sh(format!(
+        "truncate -s {} {}",
+        2 * IMAGE,
+        image.path.display()
+    ))?;
+    let filler = image.mount.dir().join("filler");
+    sh(format!(
+        "dd if=/dev/zero of={} bs=64k status=none 2>&1 || sync",
+        filler.display()
+    ))?;
+    let ubd = image.device()?;
+    let mut user = image.user(&ubd)?;
+    let hole = Aligned::copy_of(noise(5, 64 << 10), 0);
+    let before = ubd.counters()?;
+    for n in 0..4 {
+        let at = (IMAGE + n * hole.len()) as u64;
+        match user.file().write_all_at(&hole, at) {
+            Err(err) if err.raw_os_error() == Some(libc::ENOSPC) => {}
+            other => bail!("a write without space gave {other:?}"),
+        }
+        user.write(20).context("overwrites go on")?;
+        user.read(20).context("reads go on")?;
+    }
+    let count = ubd.counters()?.since(&before);
+    ensure!(
+        count["write_declined"] >= 4 && count["file_inline"] >= 100,
+        "{}",
+        count.summary()
+    );
+    sh(format!("rm {}; sync", filler.display()))?;
+    user.file()
+        .write_all_at(&hole, IMAGE as u64)
+        .context("writing, now that there is space")?;
+    user.bytes.extend_from_slice(&hole);
+    user.check(&image.path)
+}
+
+/// What a reader's memory holds before: it must not be taken for data.
+const STALE: u8 = 0xa5;
+
+/// The end of the file moves to and fro while the disk is read and written.
+pub fn truncated() -> Result<()> {
+    let image = Image::new(EXT4, IMAGE)?;
+    let ubd = device(&image.path)?;
+    let file = OpenOptions::new().write(true).open(&image.path)?;
+    let (stop, good, bad) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    let node = ubd.node();
+    let (bytes, stop, good, bad) = (&image.bytes, &stop, &good, &bad);
+    let look = |seed: u64| -> Result<()> {
+        let disk = open_direct(&node, true)?;
+        let mut rng = fastrand::Rng::with_seed(seed);
+        while !stop.load(Ordering::Relaxed) {
+            let len = rng.usize(1..=64) * 512;
+            let at = rng.usize(0..=(IMAGE - len) / 512) * 512;
+            let mut is = Aligned::new(len);
+            is.fill(STALE);
+            // Now and then a write of what should be there anyhow.
+            let ret = if rng.u8(..) < 40 {
+                is.copy_from_slice(&bytes[at..at + len]);
+                disk.write_all_at(&is, at as u64)
+            } else {
+                disk.read_exact_at(&mut is, at as u64)
+            };
+            if let Err(err) = ret {
+                ensure!(err.raw_os_error() == Some(libc::EIO), "I/O at {at}: {err}");
+                bad.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            for (is, was) in is.chunks(512).zip(bytes[at..at + len].chunks(512)) {
+                ensure!(
+                    is == was || is == &[0; 512][..],
+                    "{len} bytes at {at} are neither data nor zeroes: {:x?}",
+                    &is[..16]
+                );
+            }
+            good.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let readers: Vec<_> = (0..3).map(|n| scope.spawn(move || look(n))).collect();
+        let start = Instant::now();
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut moved = || -> Result<()> {
+            while start.elapsed() < Duration::from_secs(3) {
+                file.set_len(rng.u64(0..IMAGE as u64))?;
+                thread::sleep(Duration::from_millis(rng.u64(0..15)));
+                file.set_len(IMAGE as u64)?;
+                thread::sleep(Duration::from_millis(rng.u64(0..15)));
+            }
+            Ok(())
+        };
+        let moved = moved();
+        stop.store(true, Ordering::Relaxed);
+        for reader in readers {
+            reader.join().expect("a reader")?;
+        }
+        moved
+    })?;
+    let (good, bad) = (good.load(Ordering::Relaxed), bad.load(Ordering::Relaxed));
+    ensure!(
+        good > 100 && bad > 10,
+        "{good} I/Os were good, {bad} failed"
+    );
+
+    // A write behind the end does not grow the file, and the rest is well.
+    file.set_len(IMAGE as u64 / 2)?;
+    let half = image.bytes[..IMAGE / 2].to_vec();
+    let mut user = RawUser::of(&node, half)?;
+    let ret = user.file().write_all_at(&Aligned::new(8192), 3 << 20);
+    let errno = ret.err().and_then(|err| err.raw_os_error());
+    ensure!(
+        errno == Some(libc::EIO),
+        "a write behind the end: {errno:?}"
+    );
+    ensure!(
+        file.metadata()?.len() == IMAGE as u64 / 2,
+        "a write grew the file"
+    );
+    let data = Aligned::copy_of(&image.bytes[..IMAGE / 2], 0);
+    user.file().write_all_at(&data, 0)?;
+    let count = growth(&ubd, || user.read(50))?;
+    ensure!(count["file_inline"] >= 40, "{}", count.summary());
+    Ok(())
+}
