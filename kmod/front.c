@@ -72,15 +72,20 @@ static __always_inline void ubd_count_io(struct ubd_device *ub,
 /* Hand a bio to the daemon. */
 static void ubd_decline(struct ubd_device *ub, struct bio *bio, int idx)
 {
-	ubd_count_io(ub, bio, bio_sectors(bio), idx, UBD_N_DECLINED, false);
-	if (READ_ONCE(ub->fail_declined)) {
+	if (unlikely(READ_ONCE(ub->fail_declined))) {
+		ubd_count_io(ub, bio, bio_sectors(bio), idx, UBD_N_DECLINED,
+			     false);
 		bio_io_error(bio);
 		return;
 	}
 	/* Before the write can be acknowledged, hence before its flush. */
 	if (idx != UBD_IDX_READ && !ub->daemon_dirty)
 		WRITE_ONCE(ub->daemon_dirty, true);
-	bio_set_dev(bio, ub->hidden_bdev);
+	part_stat_lock();
+	__ubd_count_io(ub, bio, bio_sectors(bio), idx, UBD_N_DECLINED, false);
+	/* As long as the front, whose end has been checked. */
+	ubd_bio_set_dev(bio, ub->hidden_bdev, true);
+	part_stat_unlock();
 	submit_bio_noacct(bio);
 }
 

@@ -63,7 +63,7 @@ struct Fs {
 const EXT4: Fs = Fs {
     mkfs: "mkfs.ext4 -q -F -E nodiscard,lazy_itable_init=0,lazy_journal_init=1 -J size=4",
     fsck: "e2fsck -fn",
-    mib: 128,
+    mib: 64,
 };
 
 const XFS: Fs = Fs {

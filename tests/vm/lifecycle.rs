@@ -277,7 +277,9 @@ fn hanging_read(ubd: &Ubd, node: File) -> Result<(Server, JoinHandle<io::Result<
     wait_for("the node", BOUND, || {
         std::fs::exists(&disk).unwrap_or(false)
     })?;
-    let read = std::thread::spawn(move || File::open(disk)?.read_exact_at(&mut [0; 4096], 8 << 20));
+    // Opened here: the thread may come to it only when the device has gone.
+    let disk = File::open(disk)?;
+    let read = std::thread::spawn(move || disk.read_exact_at(&mut [0; 4096], 8 << 20));
     Ok((server, read))
 }
 

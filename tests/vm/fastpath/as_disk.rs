@@ -2,12 +2,13 @@
 //! A device behaves as any disk: iostat, its end, being read-only, partitions.
 
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 
 use crate::support::backing::{noise, same, Backing, Kind};
 use crate::support::io::{open_direct, read_direct, write_direct, Aligned};
-use crate::support::{fails, sh, Fio, Test, Ubd};
+use crate::support::{fails, sh, wait_for, Fio, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
     Test::new("as_disk/iostat_disk_mapped", || {
@@ -179,10 +180,12 @@ fn partitions() -> Result<()> {
         0,
         &partition_table(&[(2048, 4096), (6144, 6144)]),
     )?;
-    sh(format!(
-        "blockdev --rereadpt {}; udevadm settle --timeout=60",
-        ubd.node()
-    ))?;
+    // Busy as long as udev looks at the disk that was written to.
+    let reread = format!("blockdev --rereadpt {}", ubd.node());
+    wait_for("the partitions to be read", Duration::from_secs(10), || {
+        sh(&reread).is_ok()
+    })?;
+    sh("udevadm settle --timeout=60")?;
     let part = format!("{}p2", ubd.node());
     let of_part =
         |name: &str| -> Result<String> { ubd.attr(&format!("ubdb{}p2/{name}", ubd.id())) };

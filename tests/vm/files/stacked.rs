@@ -86,10 +86,10 @@ pub fn little_memory() -> Result<()> {
     let dir = upper.dir().display();
     let count = growth(&ubd, || {
         sh(format!(
-            "seq -f '%040.0f' 1 1000000 | head -c 1M > /tmp/ubd-piece
+            "dd if=/dev/urandom of=/tmp/ubd-piece bs=1M count=1 status=none
              ( echo $BASHPID > {GROUP}/cgroup.procs
                for part in 1 2; do
-                 for n in $(seq 80); do cat /tmp/ubd-piece; done > {dir}/$part &
+                 for n in $(seq 64); do cat /tmp/ubd-piece; done > {dir}/$part &
                done
                wait )
              sync; cmp {dir}/1 {dir}/2; cmp -n $((1 << 20)) /tmp/ubd-piece {dir}/2
@@ -97,6 +97,6 @@ pub fn little_memory() -> Result<()> {
         ))?;
         Ok(())
     })?;
-    never_inline(&count, 160)?;
+    never_inline(&count, 128)?;
     upper.check(EXT4.fsck)
 }

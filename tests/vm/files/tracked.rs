@@ -31,7 +31,7 @@ fn model(kind: Kind) -> Result<()> {
     let _prog = Prog::load(PROGRAM, &[])?;
     let backing = Backing::new(kind)?;
     let device = backing.device(FASTPATH)?;
-    let mut model = Model::of(&device, backing.shown(), true)?;
+    let mut model = Model::of(&device, backing.shown(), kind.clears())?;
     let count = growth(&device, || model.run(&device.node(), 12, 150).map(drop))?;
     let mapped = count["mapped"] - count["flush_mapped"];
     ensure!(

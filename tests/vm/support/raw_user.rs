@@ -18,6 +18,8 @@ const LONGEST: usize = 128 << 10;
 pub struct RawUser {
     file: File,
     rng: Rng,
+    /// All I/O is of one such block, bytes; or of any size.
+    pub block: Option<usize>,
     /// What the disk holds.
     pub bytes: Vec<u8>,
 }
@@ -27,6 +29,7 @@ impl RawUser {
         Ok(RawUser {
             file: open_direct(node, true)?,
             rng: Rng::with_seed(0x7261_7721),
+            block: None,
             bytes,
         })
     }
@@ -75,7 +78,11 @@ impl RawUser {
         same(&is, &self.bytes).context("the backing")
     }
 
+    /// Where the next I/O is, and how long.
     fn place(&mut self) -> (usize, usize) {
+        if let Some(block) = self.block {
+            return (self.rng.usize(..self.bytes.len() / block) * block, block);
+        }
         let longest = LONGEST >> (self.rng.u32(0..9));
         let len = self.rng.usize(1..=(longest / 512)) * 512;
         let at = self.rng.usize(0..=(self.bytes.len() - len) / 512) * 512;
