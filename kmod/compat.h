@@ -13,6 +13,11 @@
 #error "ubd_drv supports Linux 6.12"
 #endif
 
+/* The hot path holds off preemption where such a kernel's spinlocks sleep. */
+#ifdef CONFIG_PREEMPT_RT
+#error "ubd_drv does not support PREEMPT_RT"
+#endif
+
 #include <linux/bio.h>
 #include <linux/blk-cgroup.h>
 #include <linux/io_uring/cmd.h>

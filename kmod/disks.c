@@ -91,8 +91,6 @@ static int ubd_add_front(struct ubd_device *ub)
 	ub->block_mask = (lim.logical_block_size >> SECTOR_SHIFT) - 1;
 	ub->daemon_flush = ub->params.basic.attrs & UBLK_ATTR_VOLATILE_CACHE;
 	ub->front_bdev = disk->part0;
-	clear_bit(UBD_ST_NO_DISCARD, &ub->state);
-	clear_bit(UBD_ST_NO_ZEROES, &ub->state);
 	/* Everything must stand: udev reads the disk while it is added. */
 	get_device(&ub->cdev_dev);
 	set_bit(UBD_ST_FRONT, &ub->state);
@@ -244,40 +242,4 @@ void ubd_scan_partitions(struct work_struct *work)
 	mutex_lock(&front->open_mutex);
 	bdev_disk_changed(front, false);
 	mutex_unlock(&front->open_mutex);
-}
-
-/*
- * The limits that the front is to lose, without a freeze: that would wait for
- * submitters who wait for a tag, and stop mapped I/O meanwhile, as long as a
- * frozen daemon likes. Readers see either value of the words that change.
- */
-void ubd_withdraw_fn(struct work_struct *work)
-{
-	struct ubd_device *ub = container_of(work, struct ubd_device,
-					     limits_work);
-	struct queue_limits lim;
-
-	mutex_lock(&ub->mutex);
-	if (ub->front) {
-		lim = queue_limits_start_update(ub->front->queue);
-		if (test_bit(UBD_ST_NO_DISCARD, &ub->state))
-			lim.max_hw_discard_sectors = 0;
-		if (test_bit(UBD_ST_NO_ZEROES, &ub->state))
-			lim.max_write_zeroes_sectors = 0;
-		queue_limits_commit_update(ub->front->queue, &lim);
-	}
-	mutex_unlock(&ub->mutex);
-}
-
-/*
- * Neither the backing nor the daemon can do @op, which the core only believes
- * when the limit says so: then it writes the zeroes itself. Any context.
- */
-void ubd_withdraw(struct ubd_device *ub, enum req_op op)
-{
-	const int bit = op == REQ_OP_DISCARD ? UBD_ST_NO_DISCARD :
-					       UBD_ST_NO_ZEROES;
-
-	if (!test_and_set_bit(bit, &ub->state))
-		queue_work(ub->wq, &ub->limits_work);
 }

@@ -24,7 +24,7 @@
 /* Bios that get to a file when there is no memory at all. */
 #define UBD_FIO_RESERVE	16
 
-/* How long nothing is tried after a file system has answered EAGAIN. */
+/* How long nothing is tried after an attempt has failed. */
 #define UBD_BACKOFF	max(HZ / 100, 1)
 
 static struct kmem_cache *ubd_fio_slab;
@@ -139,7 +139,6 @@ static void ubd_fio_decline_fn(struct work_struct *work)
 
 	if (fio->acct)
 		bdev_end_io_acct(bio->bi_bdev, bio_op(bio), 0, fio->start);
-	ubd_track_end(ub, fio->epoch);
 	ubd_fio_free(ub, fio);
 	ubd_decline_rest(ub, bio);
 }
@@ -147,6 +146,9 @@ static void ubd_fio_decline_fn(struct work_struct *work)
 /* The file cannot: let the daemon try the rest, once. */
 static void ubd_fio_decline(struct ubd_fio *fio)
 {
+	/* Not to be waited for: a fence may be what keeps the daemon busy. */
+	ubd_track_end(fio->ub, fio->epoch);
+	fio->epoch = UBD_UNTRACKED;
 	INIT_WORK(&fio->decline, ubd_fio_decline_fn);
 	queue_work(fio->ub->wq, &fio->decline);
 }
@@ -181,11 +183,9 @@ static void ubd_fio_done(struct ubd_fio *fio, long ret)
 		ubd_fio_wait(fio);
 	} else if (fio->nowait) {
 		/* Of an attempt no failure counts. */
-		if (ret == -EAGAIN) {
+		if (ret == -EAGAIN)
 			ubd_count(fio->ub, inline_eagain);
-			WRITE_ONCE(fio->slot->eagain[!ubd_is_read(fio)],
-				   jiffies);
-		}
+		WRITE_ONCE(fio->slot->failed[!ubd_is_read(fio)], jiffies);
 		ubd_fio_wait(fio);
 	} else if (ret == -ENOSPC || ret == -EOPNOTSUPP) {
 		ubd_fio_decline(fio);
@@ -197,14 +197,42 @@ static void ubd_fio_done(struct ubd_fio *fio, long ret)
 	}
 }
 
-void ubd_fio_complete(struct kiocb *iocb, long ret)
+static void ubd_fio_finish(struct ubd_fio *fio)
+{
+	/* Set once freezing is held off; see ubd_fio_rw(). */
+	if (fio->iocb.ki_flags & IOCB_WRITE)
+		kiocb_end_write(&fio->iocb);
+	ubd_fio_done(fio, fio->ret);
+}
+
+/*
+ * The I/O has ended, or the call that began it has returned: the second of the
+ * two goes on. A file system still uses the kiocb, the file and the inode after
+ * it has queued the I/O, and it is the upper bio that keeps these alive.
+ */
+static void ubd_fio_put(struct ubd_fio *fio)
+{
+	if (atomic_dec_and_test(&fio->refs))
+		ubd_fio_finish(fio);
+}
+
+static void ubd_fio_complete(struct kiocb *iocb, long ret)
 {
 	struct ubd_fio *fio = container_of(iocb, struct ubd_fio, iocb);
 
-	/* Set once freezing is held off; see ubd_fio_rw(). */
-	if (iocb->ki_flags & IOCB_WRITE)
-		kiocb_end_write(iocb);
-	ubd_fio_done(fio, ret);
+	fio->ret = ret;
+	ubd_fio_put(fio);
+}
+
+/* @ret is what ubd_fio_rw() said; whatever surrounded the call is undone. */
+void ubd_fio_returned(struct ubd_fio *fio, ssize_t ret)
+{
+	if (ret == -EIOCBQUEUED) {
+		ubd_fio_put(fio);
+	} else {
+		fio->ret = ret;
+		ubd_fio_finish(fio);
+	}
 }
 
 /*
@@ -232,17 +260,20 @@ static bool ubd_touch_is_due(const struct ubd_slot *slot)
 	return time_after_eq(jiffies, READ_ONCE(slot->touched) + HZ);
 }
 
-/* Set the times of a file that is opened not to do it; may wait for a journal. */
-void ubd_file_touch(struct file *file)
+/*
+ * Set the times of a file that is opened not to do it. May wait for a journal;
+ * false: the file system is frozen.
+ */
+bool ubd_file_touch(struct file *file)
 {
-	/* A frozen file system keeps its times. */
 	if (!file_start_write_trylock(file))
-		return;
+		return false;
 	file_update_time(file);
 	file_end_write(file);
+	return true;
 }
 
-/* Hold off freezing until ubd_fio_complete(). */
+/* Hold off freezing until ubd_fio_finish(). */
 static bool ubd_fio_start_write(struct ubd_fio *fio, bool nowait)
 {
 	struct super_block *sb = file_inode(fio->iocb.ki_filp)->i_sb;
@@ -256,7 +287,7 @@ static bool ubd_fio_start_write(struct ubd_fio *fio, bool nowait)
 	return true;
 }
 
-/* What the file system says, or -EIOCBQUEUED: ubd_fio_complete() will know. */
+/* What the file system says, for ubd_fio_returned(). */
 ssize_t ubd_fio_rw(struct ubd_fio *fio, bool nowait)
 {
 	struct ubd_slot *slot = fio->slot;
@@ -266,6 +297,7 @@ ssize_t ubd_fio_rw(struct ubd_fio *fio, bool nowait)
 	struct iov_iter iter;
 
 	ubd_bio_to_iter(bio, &iter);
+	atomic_set(&fio->refs, 2);
 	*iocb = (struct kiocb) {
 		.ki_filp	= file,
 		.ki_flags	= file->f_iocb_flags,
@@ -292,19 +324,20 @@ ssize_t ubd_fio_rw(struct ubd_fio *fio, bool nowait)
 }
 
 /* Discard and write zeroes, as loop does them. */
-static void ubd_fio_fallocate(struct ubd_fio *fio)
+static ssize_t ubd_fio_fallocate(struct ubd_fio *fio)
 {
 	struct bio *bio = fio->bio;
 	int mode = FALLOC_FL_PUNCH_HOLE;
 	int ret;
 
+	fio->iocb.ki_flags = 0;		/* vfs_fallocate() sees to freezing */
 	if (bio_op(bio) == REQ_OP_WRITE_ZEROES && bio->bi_opf & REQ_NOUNMAP)
 		mode = FALLOC_FL_ZERO_RANGE;
 	ret = vfs_fallocate(fio->slot->file, mode | FALLOC_FL_KEEP_SIZE,
 			    fio->pos, bio->bi_iter.bi_size);
 	if (!ret && bio->bi_opf & REQ_FUA)
 		ret = vfs_fsync(fio->slot->file, 1);
-	ubd_fio_done(fio, ret ? ret : (long)bio->bi_iter.bi_size);
+	return ret ? ret : (ssize_t)bio->bi_iter.bi_size;
 }
 
 /* On a thread. */
@@ -326,16 +359,14 @@ static void ubd_fio_issue(struct ubd_work *work)
 	css = bio_blkcg_css(bio);
 	if (css != blkcg_root_css)
 		kthread_associate_blkcg(css);
-	if (bio_op(bio) > REQ_OP_WRITE) {
-		ubd_fio_fallocate(fio);
-	} else {
+	if (bio_op(bio) > REQ_OP_WRITE)
+		ret = ubd_fio_fallocate(fio);
+	else
 		ret = ubd_fio_rw(fio, fio->nowait);
-		if (ret != -EIOCBQUEUED)
-			ubd_fio_complete(&fio->iocb, ret);
-	}
 	if (css != blkcg_root_css)
 		kthread_associate_blkcg(NULL);
 	revert_creds(old_cred);
+	ubd_fio_returned(fio, ret);
 }
 
 static struct ubd_fio *ubd_fio_alloc(struct ubd_device *ub, struct bio *bio)
@@ -362,7 +393,7 @@ static bool ubd_may_try(const struct ubd_slot *slot, unsigned int flags,
 
 	return flags & UBD_SL_NOWAIT && bio_op(bio) <= REQ_OP_WRITE &&
 	       !(bio->bi_opf & REQ_FUA) && !(write && ubd_touch_is_due(slot)) &&
-	       time_after(jiffies, READ_ONCE(slot->eagain[write]) + UBD_BACKOFF) &&
+	       time_after(jiffies, READ_ONCE(slot->failed[write]) + UBD_BACKOFF) &&
 	       ubd_is_within(slot, bio, pos);
 }
 

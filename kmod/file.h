@@ -13,6 +13,8 @@ struct ubd_fio {
 		struct ubd_fio *next;		/* in struct ubd_fio_cache */
 	};
 	struct kiocb iocb;
+	atomic_t refs;		/* the issuing call's, and the completion's */
+	long ret;		/* the file system's answer */
 	struct ubd_device *ub;
 	struct ubd_slot *slot;
 	struct bio *bio;
@@ -26,7 +28,7 @@ struct ubd_fio {
 
 /* file.c */
 ssize_t ubd_fio_rw(struct ubd_fio *fio, bool nowait);
-void ubd_fio_complete(struct kiocb *iocb, long ret);
+void ubd_fio_returned(struct ubd_fio *fio, ssize_t ret);
 
 /* inline.c */
 bool ubd_may_inline(struct ubd_device *ub, struct bio *bio);

@@ -105,8 +105,9 @@ static void ubd_flush_files(struct ubd_work *work)
 		if (!(ubd_flush_flags(slot) & UBD_SL_FILE))
 			continue;
 		ubd_count(ub, flush_slots);
-		if (xchg(&slot->touch, false))
-			ubd_file_touch(slot->file);
+		/* A frozen file system gets its times later. */
+		if (xchg(&slot->touch, false) && !ubd_file_touch(slot->file))
+			WRITE_ONCE(slot->touch, true);
 		ubd_flush_fail(flush,
 			       errno_to_blk_status(vfs_fsync(slot->file, 1)));
 	}

@@ -84,6 +84,5 @@ void ubd_fio_inline(struct ubd_fio *fio)
 	memalloc_noio_restore(noio);
 	current->bio_list = bio_list;
 	/* Not before: the end of the upper bio may submit others. */
-	if (ret != -EIOCBQUEUED)
-		ubd_fio_complete(&fio->iocb, ret);
+	ubd_fio_returned(fio, ret);
 }

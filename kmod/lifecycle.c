@@ -147,7 +147,6 @@ int ubd_add(struct ublksrv_ctrl_dev_info *info)
 	init_waitqueue_head(&ub->wait);
 	ubd_worker_init(&ub->worker);
 	INIT_WORK(&ub->scan_work, ubd_scan_partitions);
-	INIT_WORK(&ub->limits_work, ubd_withdraw_fn);
 
 	dev = &ub->cdev_dev;
 	device_initialize(dev);

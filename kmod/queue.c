@@ -265,6 +265,22 @@ const struct block_device_operations ubd_hidden_fops = {
 };
 
 /*
+ * Neither the backing nor the daemon can do it, which the core only believes
+ * when the limit says so: then it writes the zeroes itself. The request keeps
+ * the front alive.
+ */
+static void ubd_withdraw(struct request *rq)
+{
+	struct ubd_device *ub = rq->q->queuedata;
+	struct request_queue *front = bdev_get_queue(ub->front_bdev);
+
+	if (req_op(rq) == REQ_OP_DISCARD)
+		blk_queue_disable_discard(front);
+	else if (req_op(rq) == REQ_OP_WRITE_ZEROES)
+		blk_queue_disable_write_zeroes(front);
+}
+
+/*
  * The daemon's answer: bytes done or -errno. Data of a read comes from @addr.
  * Returns the bytes done, or 0 with *status set. Before the tag is reused.
  */
@@ -276,9 +292,8 @@ size_t ubd_take_result(struct request *rq, u64 addr, s32 result,
 	*status = BLK_STS_OK;
 	if (result < 0) {
 		*status = errno_to_blk_status(result);
-		if (result == -EOPNOTSUPP && ubd_op_index(req_op(rq)) >
-					     UBD_IDX_FLUSH)
-			ubd_withdraw(rq->q->queuedata, req_op(rq));
+		if (result == -EOPNOTSUPP)
+			ubd_withdraw(rq);
 		/* Would make the submitter spin: this was the final answer. */
 		if (*status == BLK_STS_AGAIN)
 			*status = BLK_STS_IOERR;

@@ -173,7 +173,7 @@ static void ubd_slot_publish(struct ubd_device *ub, u32 nr,
 	slot->dma_mask = b->lim.dma_alignment;
 	/* The past: the first write sets the file's times, at once. */
 	slot->touched = jiffies - HZ;
-	slot->eagain[0] = slot->eagain[1] = jiffies - HZ;
+	slot->failed[0] = slot->failed[1] = jiffies - HZ;
 	/* Publishes all of the above to the front. */
 	smp_store_release(&slot->flags, flags);
 	if (nr >= ub->nr_slots)
@@ -233,8 +233,8 @@ struct ubd_detached {
 /* What was written to a slot outlives it: flush before letting go. */
 static void ubd_slot_close(const struct ubd_detached *d, bool sync)
 {
-	if (d->touch)
-		ubd_file_touch(d->file);
+	if (d->touch && !ubd_file_touch(d->file))
+		pr_warn("ubd: a released file is on a frozen file system and keeps its old times\n");
 	if (d->dirty && vfs_fsync(d->file, 1))
 		pr_warn("ubd: flush of a released slot failed\n");
 	if (sync)

@@ -124,7 +124,7 @@ struct ubd_slot {
 	const struct cred *cred;	/* of who registered it */
 	/* Only for files: */
 	unsigned long touched;		/* jiffies when its times were set */
-	unsigned long eagain[2];	/* jiffies of the last EAGAIN, by write */
+	unsigned long failed[2];	/* jiffies when an attempt did, by write */
 } ____cacheline_aligned_in_smp;
 
 /* ---- tracked mode (track.c) ---- */
@@ -244,8 +244,6 @@ struct ubd_worker {
 #define UBD_ST_OPEN	0	/* /dev/ubdcN is open */
 #define UBD_ST_DELETED	1	/* DEL has begun */
 #define UBD_ST_FRONT	2	/* a front disk exists, perhaps only its openers */
-#define UBD_ST_NO_DISCARD 3	/* the daemon refused one: not advertised */
-#define UBD_ST_NO_ZEROES 4	/* likewise, write zeroes */
 
 struct ubd_device {
 	/* Read by every bio. */
@@ -302,7 +300,6 @@ struct ubd_device {
 	struct mm_struct *server_mm;	/* compared, never dereferenced */
 	wait_queue_head_t wait;		/* io states, UBD_ST_OPEN */
 	struct work_struct scan_work;	/* partition scan after START */
-	struct work_struct limits_work;	/* withdraws what nobody can do */
 	struct cdev cdev;
 	struct device cdev_dev;
 	struct rcu_head rcu;
@@ -334,7 +331,7 @@ int ubd_file_limits(struct file *file, struct queue_limits *lim);
 void ubd_file_submit(struct ubd_device *ub, struct ubd_slot *slot,
 		     unsigned int flags, struct bio *bio, u64 sector,
 		     int epoch);
-void ubd_file_touch(struct file *file);
+bool ubd_file_touch(struct file *file);
 int ubd_file_init(void);
 void ubd_file_exit(void);
 int ubd_file_init_device(struct ubd_device *ub);
@@ -403,8 +400,6 @@ int ubd_start(struct ubd_device *ub, int pid);
 void ubd_stop(struct ubd_device *ub);
 void ubd_front_gone(struct ubd_device *ub);
 void ubd_scan_partitions(struct work_struct *work);
-void ubd_withdraw(struct ubd_device *ub, enum req_op op);
-void ubd_withdraw_fn(struct work_struct *work);
 
 /* stats.c */
 extern const struct attribute_group *ubd_groups[];

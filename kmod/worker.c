@@ -175,8 +175,9 @@ void ubd_worker_queue(struct ubd_worker *worker, struct ubd_work *work,
 	spin_lock_irqsave(&worker->lock, flags);
 	list_add_tail(&work->node, kind == UBD_READ ? &worker->reads :
 						      &worker->writes);
-	spin_unlock_irqrestore(&worker->lock, flags);
+	/* Inside: once the work is done the worker may be gone. */
 	wake_up(&worker->wait);
+	spin_unlock_irqrestore(&worker->lock, flags);
 }
 
 static int ubd_worker_spawn(struct ubd_device *ub, int (*fn)(void *data),
