@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context, Result};
 
 use super::{device, Fs, Image, EXT4};
-use crate::support::backing::noise;
+use crate::support::backing::{noise, same};
 use crate::support::io::{open_direct, Aligned};
 use crate::support::{growth, sh, RawUser};
 
@@ -129,23 +129,24 @@ pub fn truncated() -> Result<()> {
         "{good} I/Os were good, {bad} failed"
     );
 
-    // A write behind the end does not grow the file, and the rest is well.
+    // A write behind the end goes to the daemon: an error, or it is there to be read.
     file.set_len(IMAGE as u64 / 2)?;
-    let half = image.bytes[..IMAGE / 2].to_vec();
-    let mut user = RawUser::of(&node, half)?;
-    let ret = user.file().write_all_at(&Aligned::new(8192), 3 << 20);
-    let errno = ret.err().and_then(|err| err.raw_os_error());
-    ensure!(
-        errno == Some(libc::EIO),
-        "a write behind the end: {errno:?}"
-    );
-    ensure!(
-        file.metadata()?.len() == IMAGE as u64 / 2,
-        "a write grew the file"
-    );
+    let mut user = RawUser::of(&node, image.bytes[..IMAGE / 2].to_vec())?;
+    let (at, data) = (3 << 20, Aligned::copy_of(noise(11, 8192), 0));
+    let mut is = Aligned::new(data.len());
+    match user.file().write_all_at(&data, at) {
+        Ok(()) => {
+            user.file().read_exact_at(&mut is, at)?;
+            same(&is, &data).context("a write behind the end")?;
+        }
+        Err(err) => ensure!(
+            err.raw_os_error() == Some(libc::EIO) && user.file().read_at(&mut is, at).is_err(),
+            "a write behind the end: {err}"
+        ),
+    }
     let data = Aligned::copy_of(&image.bytes[..IMAGE / 2], 0);
     user.file().write_all_at(&data, 0)?;
     let count = growth(&ubd, || user.read(50))?;
     ensure!(count["file_inline"] >= 40, "{}", count.summary());
-    Ok(())
+    user.check(&image.path)
 }

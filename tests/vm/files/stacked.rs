@@ -56,7 +56,7 @@ impl Squeezed {
         let squeezed = Squeezed { dirty_bytes };
         sh(format!(
             "echo +memory > /sys/fs/cgroup/cgroup.subtree_control; mkdir {GROUP}
-             echo {mib}M > {GROUP}/memory.max; echo $((4 << 20)) > /proc/sys/vm/dirty_bytes"
+             echo {mib}M > {GROUP}/memory.max; echo $((8 << 20)) > /proc/sys/vm/dirty_bytes"
         ))?;
         Ok(squeezed)
     }
@@ -75,21 +75,21 @@ impl Drop for Squeezed {
 
 /// Writeback that must free the memory it needs: who waits for it must not be waited for.
 pub fn little_memory() -> Result<()> {
-    let disk = NullDisk::new(400, 512, &[])?;
+    let disk = NullDisk::new(200, 512, &[])?;
     let lower = Mount::make(EXT4.mkfs, &disk.node())?;
     let path = lower.dir().join("image");
-    sh(format!("truncate -s 320M {}", path.display()))?;
+    sh(format!("truncate -s 160M {}", path.display()))?;
     let ubd = device(&path)?;
     let upper = Mount::make(EXT4.mkfs, &ubd.node())?;
     let _quiet = Quiet::udev()?;
-    let _squeezed = Squeezed::new(48)?;
+    let _squeezed = Squeezed::new(20)?;
     let dir = upper.dir().display();
     let count = growth(&ubd, || {
         sh(format!(
             "dd if=/dev/urandom of=/tmp/ubd-piece bs=1M count=1 status=none
              ( echo $BASHPID > {GROUP}/cgroup.procs
                for part in 1 2; do
-                 for n in $(seq 64); do cat /tmp/ubd-piece; done > {dir}/$part &
+                 for n in $(seq 32); do cat /tmp/ubd-piece; done > {dir}/$part &
                done
                wait )
              sync; cmp {dir}/1 {dir}/2; cmp -n $((1 << 20)) /tmp/ubd-piece {dir}/2
@@ -97,6 +97,6 @@ pub fn little_memory() -> Result<()> {
         ))?;
         Ok(())
     })?;
-    never_inline(&count, 128)?;
+    never_inline(&count, 30)?;
     upper.check(EXT4.fsck)
 }

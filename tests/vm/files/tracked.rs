@@ -12,7 +12,7 @@ use super::{Image, EXT4};
 use crate::support::backing::{Backing, Kind};
 use crate::support::model::Model;
 use crate::support::raw::RawControl;
-use crate::support::{growth, seconds, sh, Prog, RamDisk, RawUser, Ubd};
+use crate::support::{growth, seconds, sh, Prog, Quiet, RamDisk, RawUser, Ubd};
 use ubd_bpf::uapi::ubd;
 
 const PROGRAM: &str = "linear_tracked";
@@ -32,7 +32,9 @@ fn model(kind: Kind) -> Result<()> {
     let backing = Backing::new(kind)?;
     let device = backing.device(FASTPATH)?;
     let mut model = Model::of(&device, backing.shown(), kind.clears())?;
+    let quiet = Quiet::udev()?;
     let count = growth(&device, || model.run(&device.node(), 12, 150).map(drop))?;
+    drop(quiet);
     let mapped = count["mapped"] - count["flush_mapped"];
     ensure!(
         mapped > 200 && count["tracked"] == mapped && count["bad"] == 0,
