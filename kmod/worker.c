@@ -72,8 +72,8 @@ static bool ubd_worker_run(struct ubd_worker *worker)
  * patient issuer (SCHED_BATCH) preempts nobody and finds them all. It is patient
  * as long as that pays, and tries again now and then.
  */
-#define UBD_SINGLES	16	/* batches of one before it gives up */
-#define UBD_PROMPT	16384	/* batches before it tries again */
+#define UBD_SINGLES	8	/* batches of one before it gives up */
+#define UBD_PROMPT	2048	/* batches before it tries again */
 
 struct ubd_patience {
 	bool prompt;
