@@ -149,8 +149,8 @@ fn fio(kind: Kind, mapped: bool, queues: u32) -> Result<()> {
     }
     count.all_mapped(ios)?;
     ensure!(
-        (count["file_worker"] >= ios) == kind.is_file(),
-        "the file worker has what goes to files, and only that: {}",
+        (count["file_inline"] + count["file_worker"] >= ios) == kind.is_file(),
+        "file_inline and file_worker have what goes to files, and only that: {}",
         count.summary()
     );
     Ok(())

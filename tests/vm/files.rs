@@ -115,12 +115,17 @@ fn device(path: &Path) -> Result<Ubd> {
 }
 
 /// All of `ios` went to the file, and all but a few in the submitter's context: once a second a
-/// write goes to a thread, for the times, and so do those that follow until it is done.
+/// write goes to a thread, for the times, and so do those that follow until it is done; an EAGAIN
+/// sends what comes within 10 ms to the threads.
 fn mostly_inline(count: &Counters, ios: u64, took: Duration, queue: u64) -> Result<()> {
     let (inline, worker) = (count["file_inline"], count["file_worker"]);
-    let few = 4 + (took.as_secs() + 1) * queue;
+    let few = (4 + (took.as_secs() + 1) * queue).max(ios / 20);
+    let eagain = count["inline_eagain"];
     ensure!(
-        inline + worker >= ios && worker + count["inline_eagain"] <= few.max(ios / 20),
+        inline + worker >= ios
+            && inline >= ios / 2
+            && eagain <= few
+            && worker <= few + eagain * (ios / 4),
         "of {ios} I/Os within {took:?}: {}",
         count.summary()
     );

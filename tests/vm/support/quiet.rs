@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Counting what a test does, and nobody else.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use super::{sh, Counters, Ubd};
@@ -21,9 +23,23 @@ impl Drop for Quiet {
     }
 }
 
-/// By how much the counters of `ubd` grow while `body` runs.
+/// By how much the counters of `ubd` grow while `body` runs. Whoever closes a disk that was written
+/// to makes udev read its partition table.
 pub fn growth(ubd: &Ubd, body: impl FnOnce() -> Result<()>) -> Result<Counters> {
-    let before = ubd.counters()?;
+    let before = at_rest(ubd)?;
     body()?;
-    Ok(ubd.counters()?.since(&before))
+    Ok(at_rest(ubd)?.since(&before))
+}
+
+/// The counters, once they stand still: they are read one after the other.
+fn at_rest(ubd: &Ubd) -> Result<Counters> {
+    let mut last = ubd.counters()?;
+    loop {
+        std::thread::sleep(Duration::from_millis(20));
+        let now = ubd.counters()?;
+        if now == last {
+            return Ok(now);
+        }
+        last = now;
+    }
 }
