@@ -6,8 +6,9 @@
 use anyhow::{ensure, Context, Result};
 
 use crate::device::Device;
+use crate::fio::fio;
 use crate::numbers::{Mark, Row};
-use crate::shell::{fio, sh};
+use crate::shell::sh;
 use crate::tell;
 
 const RAM: &str = "/dev/ram0";

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{ensure, Context, Result};
 
 use crate::device::Device;
+use crate::fio::fio;
 use crate::numbers::{Mark, Row};
-use crate::shell::{fio, sh};
+use crate::shell::sh;
 use crate::tell;
 
 const MOUNT: &str = "/tmp/demo/image";

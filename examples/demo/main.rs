@@ -11,9 +11,12 @@
 
 mod cost;
 mod device;
+mod fio;
 mod frozen;
 mod image;
 mod numbers;
+// The bench runs its commands in the same way.
+#[path = "../bench/shell.rs"]
 mod shell;
 mod tell;
 
