@@ -21,12 +21,8 @@
 #include <linux/bio.h>
 #include <linux/blk-cgroup.h>
 #include <linux/io_uring/cmd.h>
-#include <uapi/linux/ublk_cmd.h>
 
-/* ublk's newest header is the truth; 6.12's lacks these. */
-#ifndef UBLK_S_DEV_FAIL_IO
-#define UBLK_S_DEV_FAIL_IO	3
-#endif
+#include "ublk_new.h"
 
 #define UBD_NO_SCHED_BY_DEFAULT	BLK_MQ_F_NO_SCHED_BY_DEFAULT
 #define UBD_SHOULD_MERGE	BLK_MQ_F_SHOULD_MERGE

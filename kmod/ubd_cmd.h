@@ -26,6 +26,9 @@
 #define UBD_F_TEST_RUN		(1ULL << 3)	/* UBD_CMD_TEST_RUN */
 #define UBD_F_FENCE		(1ULL << 4)	/* UBD_OPS_TRACKED, UBD_CMD_FENCE */
 #define UBD_F_FILE_INLINE	(1ULL << 5)	/* direct I/O on files without a thread */
+#define UBD_F_FORWARD		(1ULL << 6)	/* UBD_U_IO_FORWARD */
+#define UBD_F_POLICY		(1ULL << 7)	/* UBD_CMD_SET_POLICY */
+#define UBD_F_RESIZE_SLOT	(1ULL << 8)	/* UBD_CMD_RESIZE_SLOT */
 
 struct ubd_features {
 	__u64 features;			/* UBD_F_* */
@@ -138,6 +141,22 @@ struct ubd_fence {
 	__u32 reserved;
 };
 
+/* struct ubd_policy.flags: what happens while no server is there */
+#define UBD_POLICY_STOP_MAPPED	(1U << 0)	/* mapped I/O declines, hence shares
+						 * the fate of all declined I/O */
+
+struct ubd_policy {
+	__u32 dev_id;
+	__u32 flags;		/* UBD_POLICY_* */
+};
+
+/* Change the length of a slot's window; its start stays. */
+struct ubd_slot_resize {
+	__u32 dev_id;
+	__u32 slot;
+	__u64 nr_sectors;	/* in: window length, 0 = to the end; out: length */
+};
+
 #define UBD_CMD_FEATURES	_IOR(UBD_IOC_TYPE, 0x01, struct ubd_features)
 #define UBD_CMD_REG_SLOT	_IOWR(UBD_IOC_TYPE, 0x02, struct ubd_slot_reg)
 #define UBD_CMD_UNREG_SLOT	_IOW(UBD_IOC_TYPE, 0x03, struct ubd_slot_unreg)
@@ -147,5 +166,42 @@ struct ubd_fence {
 #define UBD_CMD_LIST_PROGS	_IOWR(UBD_IOC_TYPE, 0x07, struct ubd_prog_list)
 #define UBD_CMD_TEST_RUN	_IOWR(UBD_IOC_TYPE, 0x08, struct ubd_test_run)
 #define UBD_CMD_FENCE		_IOW(UBD_IOC_TYPE, 0x09, struct ubd_fence)
+#define UBD_CMD_SET_POLICY	_IOW(UBD_IOC_TYPE, 0x0a, struct ubd_policy)
+#define UBD_CMD_RESIZE_SLOT	_IOWR(UBD_IOC_TYPE, 0x0b, struct ubd_slot_resize)
+
+/*
+ * FORWARD, an I/O command on /dev/ubdcN in place of COMMIT_AND_FETCH: the
+ * driver does the request's data I/O on a slot and ends the request; the
+ * server's buffer stays as it was fetched. From here on the request is the
+ * driver's: it survives the server.
+ *
+ *	sqe->cmd   struct ubd_forward
+ *	sqe->len   sectors to do, from the request's start; 0: all of it. The
+ *		   rest comes to the server again, as a request of its own.
+ *	sqe->addr  address of a struct ubd_install, or 0
+ *
+ * Ends as COMMIT_AND_FETCH does: with the next request of the tag. -EINVAL:
+ * nothing was done, the request is still the server's (no such slot, not open
+ * for the operation, out of its window, misaligned, or a flush).
+ */
+struct ubd_forward {
+	__u16 q_id;
+	__u16 tag;
+	__u32 slot;
+	__u64 sector;		/* in the slot */
+};
+
+/*
+ * One word of the server's memory, such as an entry of a mapped table, that is
+ * set when the data is there and before the request ends: compare-and-exchange,
+ * from @expect to @value. Not done if the I/O fails.
+ */
+struct ubd_install {
+	__u64 addr;		/* of the word; multiple of 8 */
+	__u64 expect;
+	__u64 value;
+};
+
+#define UBD_U_IO_FORWARD	_IOWR(UBD_IOC_TYPE, 0x20, struct ubd_forward)
 
 #endif /* UBD_CMD_H */
