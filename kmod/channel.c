@@ -44,7 +44,7 @@ static void ubd_queue_reset(struct ubd_queue *q)
 
 /*
  * The server is gone, and with it every command, each of which held this file.
- * What it had taken and not answered ends now; the front disk stays.
+ * What it had taken and not answered ends or waits now; the front disk stays.
  */
 static int ubd_ch_release(struct inode *inode, struct file *file)
 {
@@ -52,11 +52,8 @@ static int ubd_ch_release(struct inode *inode, struct file *file)
 	unsigned int i;
 
 	mutex_lock(&ub->mutex);
-	if (ub->front) {
-		WRITE_ONCE(ub->fail_declined, true);
-		ub->info.state = UBLK_S_DEV_FAIL_IO;
-		ub->info.ublksrv_pid = -1;
-	}
+	if (ub->front)
+		ubd_server_lost(ub);
 	for (i = 0; i < ub->info.nr_hw_queues; i++) {
 		WARN_ON_ONCE(ubd_end_server_requests(ub->queues[i]));
 		ubd_queue_reset(ub->queues[i]);
@@ -173,7 +170,8 @@ static int ubd_fetch(struct ubd_queue *q, struct ubd_io *io,
 		ret = UBLK_IO_RES_ABORT;
 	else if (!ubd_may_serve(q, cmd))
 		ret = -EINVAL;
-	else if (ub->front || READ_ONCE(io->state) != UBD_IO_NONE)
+	else if ((ub->front && !ub->recovering) ||
+		 READ_ONCE(io->state) != UBD_IO_NONE)
 		ret = -EBUSY;
 	else
 		ret = 0;
@@ -216,8 +214,7 @@ static int ubd_commit(struct ubd_queue *q, struct ubd_io *io,
 	bytes = ubd_take_result(rq, addr, result, &status);
 	/* The tag is free for the next request as soon as this one ends. */
 	ret = ubd_io_hold(q, io, cmd, addr, issue_flags);
-	if (READ_ONCE(ub->aborting))
-		wake_up(&ub->wait);
+	ubd_tag_returned(ub);
 	ubd_finish_request(rq, bytes, status);
 	return ret;
 }

@@ -29,6 +29,19 @@ struct ubd_params_header {
 	__u32 types;
 };
 
+/* Recovery has one policy, and without it others mean nothing. */
+static bool ubd_flags_ok(u64 *flags)
+{
+	const u64 how = UBLK_F_USER_RECOVERY_REISSUE |
+			UBLK_F_USER_RECOVERY_FAIL_IO;
+
+	if (!(*flags & UBLK_F_USER_RECOVERY)) {
+		*flags &= ~UBLK_F_QUIESCE;
+		return !(*flags & how);
+	}
+	return (*flags & how) != how;
+}
+
 static int ubd_ctl_add(const struct ubd_ctl *c)
 {
 	struct ublksrv_ctrl_dev_info info;
@@ -51,7 +64,9 @@ static int ubd_ctl_add(const struct ubd_ctl *c)
 		return -EOPNOTSUPP;
 
 	/* As ublk: what is not supported is cleared, and read back. */
-	info.flags = UBD_UBLK_FEATURES;
+	info.flags = (info.flags & UBD_UBLK_FEATURES) | UBD_UBLK_ALWAYS;
+	if (!ubd_flags_ok(&info.flags))
+		return -EINVAL;
 	info.state = UBLK_S_DEV_DEAD;
 	info.ublksrv_pid = -1;
 	info.nr_hw_queues = min_t(u32, info.nr_hw_queues, nr_cpu_ids);
@@ -235,8 +250,20 @@ static int ubd_ctl_device_cmd(struct ubd_device *ub, const struct ubd_ctl *c)
 	case UBLK_U_CMD_STOP_DEV:
 		ubd_stop(ub);
 		return 0;
+	case UBLK_U_CMD_TRY_STOP_DEV:
+		return ubd_try_stop(ub);
 	case UBLK_U_CMD_DEL_DEV:
 		return ubd_delete(ub, true);
+	case UBLK_U_CMD_DEL_DEV_ASYNC:
+		return ubd_delete(ub, false);
+	case UBLK_U_CMD_START_USER_RECOVERY:
+		return ubd_start_recovery(ub);
+	case UBLK_U_CMD_END_USER_RECOVERY:
+		return ubd_end_recovery(ub, (int)c->data);
+	case UBLK_U_CMD_QUIESCE_DEV:
+		return ubd_quiesce(ub, c->data);
+	case UBLK_U_CMD_UPDATE_SIZE:
+		return ubd_update_size(ub, c->data);
 	default:
 		return -EOPNOTSUPP;
 	}

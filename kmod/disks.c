@@ -94,6 +94,7 @@ static int ubd_add_front(struct ubd_device *ub)
 	/* Everything must stand: udev reads the disk while it is added. */
 	get_device(&ub->cdev_dev);
 	set_bit(UBD_ST_FRONT, &ub->state);
+	clear_bit(UBD_ST_SHUT, &ub->state);
 	WRITE_ONCE(ub->fail_declined, false);
 	ub->front = disk;
 	ret = device_add_disk(NULL, disk, ubd_groups);
@@ -122,7 +123,7 @@ void ubd_front_gone(struct ubd_device *ub)
 }
 
 /* Every tag of every queue is held by a server that still lives. */
-static bool ubd_is_served(struct ubd_device *ub)
+bool ubd_is_served(struct ubd_device *ub)
 {
 	unsigned int i;
 
@@ -198,6 +199,10 @@ void ubd_stop(struct ubd_device *ub)
 	ub->stopping = front;
 	WRITE_ONCE(ub->fail_declined, true);
 	WRITE_ONCE(ub->aborting, true);
+	if (front) {
+		WRITE_ONCE(ub->draining, true);
+		ubd_unquiesce(ub);
+	}
 	mutex_unlock(&ub->mutex);
 	if (!front) {
 		/* A server that was never started waits for its end, too. */
@@ -220,6 +225,9 @@ void ubd_stop(struct ubd_device *ub)
 	mutex_lock(&ub->mutex);
 	ub->front = NULL;
 	ub->stopping = false;
+	ub->draining = false;
+	ub->recovering = false;
+	ubd_bind_park(ub, false);
 	ub->info.state = UBLK_S_DEV_DEAD;
 	ub->info.ublksrv_pid = -1;
 	mutex_unlock(&ub->mutex);
@@ -239,7 +247,56 @@ void ubd_scan_partitions(struct work_struct *work)
 	struct gendisk *front = ub->front;
 
 	clear_bit(GD_SUPPRESS_PART_SCAN, &front->state);
+	if (ub->info.flags & UBLK_F_NO_AUTO_PART_SCAN)
+		return;
 	mutex_lock(&front->open_mutex);
 	bdev_disk_changed(front, false);
 	mutex_unlock(&front->open_mutex);
+}
+
+/* STOP, unless somebody has it open; from then on nobody can open it. */
+int ubd_try_stop(struct ubd_device *ub)
+{
+	struct gendisk *front;
+	int ret = 0;
+
+	mutex_lock(&ub->mutex);
+	front = ub->front;
+	if (front)
+		get_device(disk_to_dev(front));
+	mutex_unlock(&ub->mutex);
+	if (front) {
+		/* Openers come and go under it. */
+		mutex_lock(&front->open_mutex);
+		if (disk_openers(front))
+			ret = -EBUSY;
+		else
+			set_bit(UBD_ST_SHUT, &ub->state);
+		mutex_unlock(&front->open_mutex);
+		put_disk(front);
+	}
+	if (!ret)
+		ubd_stop(ub);
+	return ret;
+}
+
+/* A new size, of which udev and file systems hear. */
+int ubd_update_size(struct ubd_device *ub, u64 sectors)
+{
+	int ret = 0;
+
+	if (!(ub->info.flags & UBLK_F_UPDATE_SIZE))
+		return -EOPNOTSUPP;
+	mutex_lock(&ub->mutex);
+	if (!ub->front || ub->stopping)
+		ret = -ENODEV;
+	else if (sectors & ub->block_mask || sectors > LLONG_MAX >> SECTOR_SHIFT)
+		ret = -EINVAL;
+	if (!ret) {
+		ub->params.basic.dev_sectors = sectors;
+		set_capacity(ub->hidden, sectors);
+		set_capacity_and_notify(ub->front, sectors);
+	}
+	mutex_unlock(&ub->mutex);
+	return ret;
 }

@@ -309,6 +309,13 @@ static void __no_stack_protector ubd_submit_bio(struct bio *bio)
 	}
 }
 
+static int ubd_front_open(struct gendisk *disk, blk_mode_t mode)
+{
+	struct ubd_device *ub = disk->private_data;
+
+	return test_bit(UBD_ST_SHUT, &ub->state) ? -ENXIO : 0;
+}
+
 /* Runs at every close, under open_mutex; only the last one matters. */
 static void ubd_front_release(struct gendisk *disk)
 {
@@ -326,6 +333,7 @@ static void ubd_front_free(struct gendisk *disk)
 const struct block_device_operations ubd_front_fops = {
 	.owner		= THIS_MODULE,
 	.submit_bio	= ubd_submit_bio,
+	.open		= ubd_front_open,
 	.release	= ubd_front_release,
 	.free_disk	= ubd_front_free,
 };

@@ -33,7 +33,8 @@ static long ubd_ioc_features(void __user *arg)
 	struct ubd_features f = {
 		.features = UBD_F_BPF_FASTPATH | UBD_F_BLOCK_SLOTS |
 			    UBD_F_FILE_SLOTS | UBD_F_TEST_RUN |
-			    UBD_F_FENCE | UBD_F_FILE_INLINE,
+			    UBD_F_FENCE | UBD_F_FILE_INLINE |
+			    UBD_F_POLICY | UBD_F_RESIZE_SLOT,
 		.ublk_features = UBD_UBLK_FEATURES,
 		.max_slots = UBD_MAX_SLOTS,
 		.max_queue_depth = UBLK_MAX_QUEUE_DEPTH,
@@ -164,6 +165,40 @@ static long ubd_ioc_test_run(void __user *arg)
 	return ret;
 }
 
+static long ubd_ioc_set_policy(void __user *arg)
+{
+	struct ubd_policy policy;
+	struct ubd_device *ub;
+	long ret;
+
+	if (copy_from_user(&policy, arg, sizeof(policy)))
+		return -EFAULT;
+	ub = ubd_own_device(policy.dev_id);
+	if (IS_ERR(ub))
+		return PTR_ERR(ub);
+	ret = ubd_set_policy(ub, policy.flags);
+	ubd_put_device(ub);
+	return ret;
+}
+
+static long ubd_ioc_resize_slot(void __user *arg)
+{
+	struct ubd_slot_resize resize;
+	struct ubd_device *ub;
+	long ret;
+
+	if (copy_from_user(&resize, arg, sizeof(resize)))
+		return -EFAULT;
+	ub = ubd_own_device(resize.dev_id);
+	if (IS_ERR(ub))
+		return PTR_ERR(ub);
+	ret = ubd_slot_resize(ub, &resize);
+	ubd_put_device(ub);
+	if (!ret && copy_to_user(arg, &resize, sizeof(resize)))
+		ret = -EFAULT;
+	return ret;
+}
+
 long ubd_ctl_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	void __user *argp = (void __user *)arg;
@@ -187,6 +222,10 @@ long ubd_ctl_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return ubd_prog_list(argp);
 	case UBD_CMD_FENCE:
 		return ubd_ioc_fence(argp);
+	case UBD_CMD_SET_POLICY:
+		return ubd_ioc_set_policy(argp);
+	case UBD_CMD_RESIZE_SLOT:
+		return ubd_ioc_resize_slot(argp);
 	case UBD_CMD_TEST_RUN:
 		return ubd_ioc_test_run(argp);
 	default:

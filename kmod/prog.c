@@ -66,6 +66,7 @@ static void ubd_binding_drop(struct ubd_binding *bind)
 {
 	lockdep_assert_held(&ubd_bpf_mutex);
 	RCU_INIT_POINTER(bind->ub->bind, NULL);
+	RCU_INIT_POINTER(bind->ub->bound, NULL);
 	list_del(&bind->node);
 	kfree_rcu(bind, rcu);
 }
@@ -166,6 +167,12 @@ unlock:
 
 /* ---- binding, listing, testing ---- */
 
+static struct ubd_binding *ubd_bound(struct ubd_device *ub)
+{
+	return rcu_dereference_protected(ub->bound,
+					 lockdep_is_held(&ubd_bpf_mutex));
+}
+
 int ubd_bind(struct ubd_device *ub, const char *name, u64 cookie)
 {
 	struct ubd_binding *bind, *old;
@@ -187,11 +194,12 @@ int ubd_bind(struct ubd_device *ub, const char *name, u64 cookie)
 	else if (test_bit(UBD_ST_DELETED, &ub->state))
 		ret = -ENODEV;
 	if (!ret) {
-		old = rcu_dereference_protected(ub->bind,
-				lockdep_is_held(&ubd_bpf_mutex));
+		old = ubd_bound(ub);
 		bind->prog = prog;
 		list_add_tail(&bind->node, &prog->bindings);
-		rcu_assign_pointer(ub->bind, bind);
+		rcu_assign_pointer(ub->bound, bind);
+		if (!ub->bind_parked)
+			rcu_assign_pointer(ub->bind, bind);
 		if (old) {
 			list_del(&old->node);
 			kfree_rcu(old, rcu);
@@ -208,12 +216,20 @@ int ubd_unbind(struct ubd_device *ub)
 	struct ubd_binding *bind;
 
 	mutex_lock(&ubd_bpf_mutex);
-	bind = rcu_dereference_protected(ub->bind,
-					 lockdep_is_held(&ubd_bpf_mutex));
+	bind = ubd_bound(ub);
 	if (bind)
 		ubd_binding_drop(bind);
 	mutex_unlock(&ubd_bpf_mutex);
 	return bind ? 0 : -ENOENT;
+}
+
+/* A parked program stays bound, but is not asked: everything declines. */
+void ubd_bind_park(struct ubd_device *ub, bool park)
+{
+	mutex_lock(&ubd_bpf_mutex);
+	ub->bind_parked = park;
+	rcu_assign_pointer(ub->bind, park ? NULL : ubd_bound(ub));
+	mutex_unlock(&ubd_bpf_mutex);
 }
 
 static void ubd_prog_fill(struct ubd_prog_info *info, struct ubd_prog *prog)

@@ -131,10 +131,43 @@ static void ubd_fill_desc(struct ubd_queue *q, struct ubd_io *io,
 	desc->addr = io->addr;
 }
 
-/* A copy has ended: STOP may be waiting for it. */
-static void ubd_copy_ended(struct ubd_device *ub)
+/*
+ * Until there is a server again; @rq has no tag of ours. Who ends the waiting
+ * changes the policy first and kicks the list then.
+ */
+static void ubd_park(struct ubd_device *ub, struct request *rq)
 {
-	if (READ_ONCE(ub->aborting))
+	struct request_queue *queue = rq->q;
+
+	/* On the list, the request may end; the queue must not go with it. */
+	percpu_ref_get(&queue->q_usage_counter);
+	blk_mq_requeue_request(rq, false);
+	smp_mb();	/* pairs with ubd_unquiesce() */
+	if (!ubd_waits_for_server(ub))
+		blk_mq_kick_requeue_list(queue);
+	percpu_ref_put(&queue->q_usage_counter);
+}
+
+/*
+ * The server will not answer. @seen: it may have begun, so that to do it again
+ * is what the device's owner must have asked for.
+ */
+static void ubd_drop_request(struct ubd_device *ub, struct request *rq,
+			     bool seen)
+{
+	if (ubd_waits_for_server(ub) &&
+	    (!seen || ub->info.flags & UBLK_F_USER_RECOVERY_REISSUE)) {
+		ubd_acct_end(rq, 0);
+		ubd_park(ub, rq);
+	} else {
+		ubd_end_request(rq, BLK_STS_IOERR);
+	}
+}
+
+/* A tag is the server's no more: STOP or QUIESCE may be waiting for it. */
+void ubd_tag_returned(struct ubd_device *ub)
+{
+	if (READ_ONCE(ub->draining))
 		wake_up(&ub->wait);
 }
 
@@ -170,6 +203,7 @@ static void ubd_deliver(struct ubd_queue *q, struct ubd_io *io, bool dead,
 		io->state = UBD_IO_READY;
 		io->req = NULL;
 		spin_unlock(&io->lock);
+		ubd_tag_returned(ub);
 		ubd_end_request(rq, BLK_STS_IOERR);
 		return;
 	}
@@ -184,9 +218,9 @@ abort:
 	io->req = NULL;
 unlock:
 	spin_unlock(&io->lock);
-	ubd_copy_ended(ub);
+	ubd_tag_returned(ub);
 	if (rq)
-		ubd_end_request(rq, BLK_STS_IOERR);
+		ubd_drop_request(ub, rq, false);
 	io_uring_cmd_done(cmd, res, 0, issue_flags);
 }
 
@@ -218,10 +252,13 @@ static blk_status_t ubd_queue_rq(struct blk_mq_hw_ctx *hctx,
 		return BLK_STS_NOTSUPP;
 
 	spin_lock(&io->lock);
-	/* No command, no daemon: fail now rather than hang. */
+	/* No command, no daemon: fail now rather than hang, if not told to. */
 	if (io->state != UBD_IO_READY || ub->aborting || q->dead) {
 		spin_unlock(&io->lock);
-		return BLK_STS_IOERR;
+		if (!ubd_waits_for_server(ub))
+			return BLK_STS_IOERR;
+		ubd_park(ub, rq);
+		return BLK_STS_OK;
 	}
 	blk_mq_start_request(rq);
 	ubd_acct_start(ub, rq);
@@ -328,7 +365,7 @@ void ubd_finish_request(struct request *rq, size_t bytes, blk_status_t status)
 }
 
 /*
- * End with EIO what the daemon owns or is about to get. Returns true if copies
+ * Take back what the daemon owns or is about to get. Returns true if copies
  * are still running; those end themselves once ub->aborting or q->dead is set.
  */
 bool ubd_end_server_requests(struct ubd_queue *q)
@@ -339,11 +376,13 @@ bool ubd_end_server_requests(struct ubd_queue *q)
 	for (tag = 0; tag < q->depth; tag++) {
 		struct ubd_io *io = &q->ios[tag];
 		struct request *rq = NULL;
+		bool seen = false;
 
 		spin_lock(&io->lock);
 		if (io->state == UBD_IO_SERVER) {
 			io->state = UBD_IO_NONE;
 			swap(rq, io->req);
+			seen = true;
 		} else if (io->state == UBD_IO_QUEUED) {
 			io->state = UBD_IO_ABORTED;
 			swap(rq, io->req);
@@ -352,9 +391,27 @@ bool ubd_end_server_requests(struct ubd_queue *q)
 		}
 		spin_unlock(&io->lock);
 		if (rq)
-			ubd_end_request(rq, BLK_STS_IOERR);
+			ubd_drop_request(q->ub, rq, seen);
 	}
 	return copying;
+}
+
+/* Is any request with the daemon, or on its way there or back? */
+bool ubd_server_is_busy(struct ubd_device *ub)
+{
+	unsigned int i, tag;
+
+	for (i = 0; i < ub->info.nr_hw_queues; i++) {
+		struct ubd_queue *q = ub->queues[i];
+
+		for (tag = 0; tag < q->depth; tag++) {
+			enum ubd_io_state state = READ_ONCE(q->ios[tag].state);
+
+			if (state != UBD_IO_READY && state != UBD_IO_NONE)
+				return true;
+		}
+	}
+	return false;
 }
 
 /* Give idle commands back to the server, which then knows that it is over. */

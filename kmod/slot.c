@@ -338,6 +338,36 @@ int ubd_slot_unregister(struct ubd_device *ub, u32 nr)
 	return 0;
 }
 
+/* As far as the backing reaches now. A program may name the rest at once. */
+int ubd_slot_resize(struct ubd_device *ub, struct ubd_slot_resize *resize)
+{
+	struct ubd_slot *slot;
+	int ret = 0;
+	u64 room;
+
+	if (resize->slot >= UBD_MAX_SLOTS)
+		return -EINVAL;
+	slot = &ub->slots[resize->slot];
+	mutex_lock(&ub->slot_mutex);
+	if (!(slot->flags & UBD_SL_LIVE)) {
+		ret = -ENOENT;
+		goto unlock;
+	}
+	room = slot->bdev ? bdev_nr_sectors(slot->bdev) :
+	       (u64)i_size_read(file_inode(slot->file)) >> SECTOR_SHIFT;
+	room = room > slot->base ? room - slot->base : 0;
+	if (!resize->nr_sectors)
+		resize->nr_sectors = room & ~(u64)slot->block_mask;
+	if (!resize->nr_sectors || resize->nr_sectors > room ||
+	    resize->nr_sectors & slot->block_mask)
+		ret = -EINVAL;
+	else
+		WRITE_ONCE(slot->nr_sectors, resize->nr_sectors);
+unlock:
+	mutex_unlock(&ub->slot_mutex);
+	return ret;
+}
+
 static void ubd_slot_fill(struct ubd_slot_info *info, u32 nr,
 			  const struct ubd_slot *slot)
 {

@@ -96,7 +96,7 @@ static ssize_t program_show(struct device *dev, struct device_attribute *attr,
 	ssize_t n;
 
 	rcu_read_lock();
-	bind = rcu_dereference(ubd_of(dev)->bind);
+	bind = rcu_dereference(ubd_of(dev)->bound);
 	n = sysfs_emit(buf, "%s\n", bind ? bind->prog->name : "");
 	rcu_read_unlock();
 	return n;
@@ -110,10 +110,10 @@ static ssize_t program_state_show(struct device *dev,
 	struct ubd_binding *bind;
 
 	rcu_read_lock();
-	bind = rcu_dereference(ubd_of(dev)->bind);
+	bind = rcu_dereference(ubd_of(dev)->bound);
 	if (bind)
-		state = rcu_access_pointer(bind->prog->ops) ? "live" :
-							      "ejected";
+		state = !rcu_access_pointer(bind->prog->ops) ? "ejected" :
+			READ_ONCE(ubd_of(dev)->bind_parked) ? "parked" : "live";
 	rcu_read_unlock();
 	return sysfs_emit(buf, "%s\n", state);
 }
@@ -126,7 +126,7 @@ static ssize_t cookie_show(struct device *dev, struct device_attribute *attr,
 	u64 cookie;
 
 	rcu_read_lock();
-	bind = rcu_dereference(ubd_of(dev)->bind);
+	bind = rcu_dereference(ubd_of(dev)->bound);
 	cookie = bind ? bind->cookie : 0;
 	rcu_read_unlock();
 	return sysfs_emit(buf, "%llu\n", cookie);
@@ -140,6 +140,8 @@ static ssize_t state_show(struct device *dev, struct device_attribute *attr,
 
 	return sysfs_emit(buf, "%s\n",
 			  READ_ONCE(ub->stopping) ? "stopping" :
+			  READ_ONCE(ub->info.state) == UBLK_S_DEV_QUIESCED ?
+				"quiesced" :
 			  READ_ONCE(ub->fail_declined) ? "fail_io" : "live");
 }
 static DEVICE_ATTR_RO(state);

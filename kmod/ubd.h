@@ -10,6 +10,7 @@
  *	bpf.c	     struct_ops hook;  prog.c: registry of programs, bindings
  *	queue.c	     hidden blk-mq disk -> daemon
  *	channel.c    /dev/ubdcN: FETCH, COMMIT, mmap, cancel
+ *	recover.c    a server is lost, quiesced, followed by another
  *	control.c    ublk's commands on /dev/ubd-control;  ioctl.c: ubd's own
  *	lifecycle.c  ADD, DEL;  disks.c: START, STOP, the two disks
  *	stats.c	     counters and sysfs
@@ -36,9 +37,14 @@
 #define UBD_VERSION	"0.1.0"
 #define UBD_MAX_DEVICES	1024
 
-/* What of ublk's features there is; always on, both of them. */
+/* What of ublk's features every device has, and what it may ask for. */
+#define UBD_UBLK_ALWAYS \
+	((u64)UBLK_F_URING_CMD_COMP_IN_TASK | UBLK_F_CMD_IOCTL_ENCODE | \
+	 UBLK_F_SAFE_STOP_DEV)
 #define UBD_UBLK_FEATURES \
-	((u64)UBLK_F_URING_CMD_COMP_IN_TASK | UBLK_F_CMD_IOCTL_ENCODE)
+	(UBD_UBLK_ALWAYS | UBLK_F_USER_RECOVERY | \
+	 UBLK_F_USER_RECOVERY_REISSUE | UBLK_F_USER_RECOVERY_FAIL_IO | \
+	 UBLK_F_UPDATE_SIZE | UBLK_F_QUIESCE | UBLK_F_NO_AUTO_PART_SCAN)
 
 /* How long STOP and DEL are polite to a server before they kill it. */
 #define UBD_PATIENCE	(5 * HZ)
@@ -100,9 +106,9 @@ struct ubd_stats {
 
 /*
  * What a verdict may name. Read without locks: @flags is set last, with release
- * semantics, and a used slot changes no other field but the marks below until
- * the front disk has no openers, hence no bio that could be looking. The first
- * cache line is all that a block device needs.
+ * semantics, and a used slot changes no other field but its length and the
+ * marks below until the front disk has no openers, hence no bio that could be
+ * looking. The first cache line is all that a block device needs.
  */
 struct ubd_slot {
 	struct block_device *bdev;	/* NULL for a regular file */
@@ -244,10 +250,11 @@ struct ubd_worker {
 #define UBD_ST_OPEN	0	/* /dev/ubdcN is open */
 #define UBD_ST_DELETED	1	/* DEL has begun */
 #define UBD_ST_FRONT	2	/* a front disk exists, perhaps only its openers */
+#define UBD_ST_SHUT	3	/* TRY_STOP: the front is not opened any more */
 
 struct ubd_device {
 	/* Read by every bio. */
-	struct ubd_binding __rcu *bind;
+	struct ubd_binding __rcu *bind;	/* NULL also while it is parked */
 	struct ubd_stats __percpu *stats;
 	struct block_device *hidden_bdev;
 	unsigned int nr_slots;		/* highest used slot + 1 */
@@ -272,9 +279,12 @@ struct ubd_device {
 	wait_queue_head_t fence_wait;
 	struct ubd_worker worker;
 
+	struct ubd_binding __rcu *bound;	/* the program; ubd_bpf_mutex */
+	bool bind_parked;		/* not asked, for want of a server; same */
+
 	/*
-	 * Protects info, params, started/stopping transitions and the
-	 * nr_ready counts. Never held while waiting for I/O or for a server.
+	 * Protects info, params, started/stopping/recovering transitions and
+	 * the nr_ready counts. Never held while waiting for I/O or a server.
 	 */
 	struct mutex mutex;
 	struct mutex stop_mutex;	/* one STOP at a time */
@@ -289,6 +299,10 @@ struct ubd_device {
 	unsigned long state;		/* UBD_ST_* */
 	bool aborting;			/* this server gets -ENODEV from now on */
 	bool stopping;			/* STOP is under way; ub->mutex */
+	bool draining;			/* STOP or QUIESCE waits for tags */
+	bool quiesced;			/* the hidden queue; ub->mutex */
+	bool recovering;		/* FETCH although started; ub->mutex */
+	bool stop_mapped;		/* UBD_POLICY_STOP_MAPPED; ub->mutex */
 	struct gendisk *front;		/* set while started; ub->mutex */
 	struct block_device *front_bdev;	/* for iostat of declined bios */
 	struct gendisk *hidden;		/* lives as long as the front's struct */
@@ -320,6 +334,7 @@ void ubd_decline_rest(struct ubd_device *ub, struct bio *bio);
 /* slot.c */
 int ubd_slot_register(struct ubd_device *ub, struct ubd_slot_reg *reg);
 int ubd_slot_unregister(struct ubd_device *ub, u32 nr);
+int ubd_slot_resize(struct ubd_device *ub, struct ubd_slot_resize *resize);
 int ubd_slot_list(struct ubd_device *ub, struct ubd_slot_list __user *arg);
 void ubd_slots_stack(struct ubd_device *ub, struct queue_limits *lim);
 void ubd_slots_release(struct ubd_device *ub, bool all, bool sync);
@@ -364,6 +379,7 @@ void ubd_prog_unreg(void *kdata, struct bpf_link *link);
 int ubd_prog_update(void *kdata, void *old_kdata, struct bpf_link *link);
 int ubd_bind(struct ubd_device *ub, const char *name, u64 cookie);
 int ubd_unbind(struct ubd_device *ub);
+void ubd_bind_park(struct ubd_device *ub, bool park);
 int ubd_prog_list(struct ubd_prog_list __user *arg);
 int ubd_prog_test_run(struct ubd_test_run *run);
 void ubd_bad_verdict(struct ubd_prog *prog, struct ubd_bpf_ops *ops,
@@ -375,12 +391,21 @@ extern const struct block_device_operations ubd_hidden_fops;
 int ubd_queues_alloc(struct ubd_device *ub);
 void ubd_queues_free(struct ubd_device *ub);
 bool ubd_end_server_requests(struct ubd_queue *q);
+bool ubd_server_is_busy(struct ubd_device *ub);
 void ubd_cancel_commands(struct ubd_device *ub);
 size_t ubd_descs_size(u16 depth);
 
 /* channel.c */
 extern const struct file_operations ubd_ch_fops;
 void ubd_kill_server(struct ubd_device *ub);
+
+/* recover.c */
+void ubd_server_lost(struct ubd_device *ub);
+void ubd_unquiesce(struct ubd_device *ub);
+int ubd_start_recovery(struct ubd_device *ub);
+int ubd_end_recovery(struct ubd_device *ub, int pid);
+int ubd_quiesce(struct ubd_device *ub, u64 timeout_ms);
+int ubd_set_policy(struct ubd_device *ub, u32 flags);
 
 /* control.c */
 extern const struct file_operations ubd_ctl_fops;
@@ -398,6 +423,9 @@ void ubd_delete_all(void);
 /* disks.c */
 int ubd_start(struct ubd_device *ub, int pid);
 void ubd_stop(struct ubd_device *ub);
+int ubd_try_stop(struct ubd_device *ub);
+int ubd_update_size(struct ubd_device *ub, u64 sectors);
+bool ubd_is_served(struct ubd_device *ub);
 void ubd_front_gone(struct ubd_device *ub);
 void ubd_scan_partitions(struct work_struct *work);
 

@@ -46,12 +46,12 @@ static __always_inline enum ubd_bad
 ubd_check_slot(const struct ubd_slot *slot, unsigned int flags,
 	       const struct ubd_bpf_io *io)
 {
+	u64 end = READ_ONCE(slot->nr_sectors);	/* changes under RESIZE_SLOT */
 	u32 n = io->map_sectors;
 
 	if (unlikely((io->map_sector | n) & slot->block_mask))
 		return UBD_BAD_ALIGN;
-	if (unlikely(io->map_sector >= slot->nr_sectors ||
-		     n > slot->nr_sectors - io->map_sector))
+	if (unlikely(io->map_sector >= end || n > end - io->map_sector))
 		return UBD_BAD_RANGE;
 	if (unlikely(ubd_is_write(io->op) && !(flags & UBD_SL_WRITE)))
 		return UBD_BAD_ACCESS;
