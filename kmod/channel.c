@@ -31,17 +31,6 @@ static int ubd_ch_open(struct inode *inode, struct file *file)
 	return ret;
 }
 
-/* Be ready for the next server. */
-static void ubd_queue_reset(struct ubd_queue *q)
-{
-	if (q->daemon)
-		put_task_struct(q->daemon);
-	q->daemon = NULL;
-	q->ring = NULL;
-	q->nr_ready = 0;
-	q->dead = false;
-}
-
 /*
  * The server is gone, and with it every command, each of which held this file.
  * What it had taken and not answered ends or waits now; the front disk stays.
@@ -55,7 +44,7 @@ static int ubd_ch_release(struct inode *inode, struct file *file)
 	if (ub->front)
 		ubd_server_lost(ub);
 	for (i = 0; i < ub->info.nr_hw_queues; i++) {
-		WARN_ON_ONCE(ubd_end_server_requests(ub->queues[i]));
+		ubd_end_server_requests(ub->queues[i]);
 		ubd_queue_reset(ub->queues[i]);
 	}
 	ub->nr_queues_ready = 0;
@@ -144,18 +133,34 @@ static int ubd_io_hold(struct ubd_queue *q, struct ubd_io *io,
 }
 
 /*
- * A queue has one task and one ring: the work that delivers a batch ends
- * commands under that ring's lock.
+ * A tag has one task and one ring, those of its FETCH: the work that delivers
+ * runs in the one and ends commands under the lock of the other.
  */
-static bool ubd_may_serve(struct ubd_queue *q, struct io_uring_cmd *cmd)
+static bool ubd_may_serve(struct ubd_io *io, struct io_uring_cmd *cmd)
 {
-	struct task_struct *daemon = READ_ONCE(q->daemon);
-
-	return !daemon ||
-	       (daemon == current && READ_ONCE(q->ring) == ubd_cmd_ring(cmd));
+	return READ_ONCE(io->task) == current &&
+	       READ_ONCE(io->ring) == ubd_cmd_ring(cmd);
 }
 
-/* The first FETCH decides which; under ub->mutex, so that there is a first. */
+/*
+ * Under ub->mutex, so that there is a first of a queue: tags that are served by
+ * the same task and ring are delivered together.
+ */
+static bool ubd_fetch_addr_ok(struct ubd_device *ub, u64 addr)
+{
+	if (!ubd_maps_data(ub))
+		return !addr;
+	return addr || ub->info.flags & UBLK_F_NEED_GET_DATA;
+}
+
+/* A read brings its data from there. */
+static bool ubd_commit_addr_ok(struct ubd_device *ub, struct request *rq,
+			       u64 addr)
+{
+	return ubd_fetch_addr_ok(ub, addr) &&
+	       (addr || req_op(rq) != REQ_OP_READ || !ubd_maps_data(ub));
+}
+
 static int ubd_fetch(struct ubd_queue *q, struct ubd_io *io,
 		     struct io_uring_cmd *cmd, u64 addr,
 		     unsigned int issue_flags)
@@ -163,12 +168,12 @@ static int ubd_fetch(struct ubd_queue *q, struct ubd_io *io,
 	struct ubd_device *ub = q->ub;
 	int ret;
 
-	if (!addr)
+	if (!ubd_fetch_addr_ok(ub, addr))
 		return -EINVAL;
 	mutex_lock(&ub->mutex);
 	if (ub->aborting || q->dead)
 		ret = UBLK_IO_RES_ABORT;
-	else if (!ubd_may_serve(q, cmd))
+	else if (io->task && !ubd_may_serve(io, cmd))
 		ret = -EINVAL;
 	else if ((ub->front && !ub->recovering) ||
 		 READ_ONCE(io->state) != UBD_IO_NONE)
@@ -177,8 +182,14 @@ static int ubd_fetch(struct ubd_queue *q, struct ubd_io *io,
 		ret = 0;
 	if (!ret) {
 		if (!q->daemon) {
-			WRITE_ONCE(q->ring, ubd_cmd_ring(cmd));
-			WRITE_ONCE(q->daemon, get_task_struct(current));
+			q->ring = ubd_cmd_ring(cmd);
+			q->daemon = current;
+		}
+		if (!io->task) {
+			io->alone = q->daemon != current ||
+				    q->ring != ubd_cmd_ring(cmd);
+			WRITE_ONCE(io->ring, ubd_cmd_ring(cmd));
+			WRITE_ONCE(io->task, get_task_struct(current));
 		}
 		ret = ubd_io_hold(q, io, cmd, addr, issue_flags);
 		if (++q->nr_ready == q->depth &&
@@ -199,12 +210,14 @@ static int ubd_commit(struct ubd_queue *q, struct ubd_io *io,
 	size_t bytes;
 	int ret;
 
-	if (!addr)
-		return -EINVAL;
 	spin_lock(&io->lock);
 	if (io->state != UBD_IO_SERVER) {
 		spin_unlock(&io->lock);
 		return READ_ONCE(ub->aborting) ? UBLK_IO_RES_ABORT : -EINVAL;
+	}
+	if (!ubd_commit_addr_ok(ub, io->req, addr)) {
+		spin_unlock(&io->lock);
+		return -EINVAL;
 	}
 	/* Ours until we say otherwise: STOP waits for a copy. */
 	io->state = UBD_IO_COPYING;
@@ -215,8 +228,40 @@ static int ubd_commit(struct ubd_queue *q, struct ubd_io *io,
 	/* The tag is free for the next request as soon as this one ends. */
 	ret = ubd_io_hold(q, io, cmd, addr, issue_flags);
 	ubd_tag_returned(ub);
-	ubd_finish_request(rq, bytes, status);
+	ubd_commit_request(q, rq, bytes, status);
 	return ret;
+}
+
+/* NEED_GET_DATA: the server has a buffer now. */
+static int ubd_get_data(struct ubd_queue *q, struct ubd_io *io, u64 addr)
+{
+	struct request *rq;
+	bool ok;
+
+	if (!addr)
+		return -EINVAL;
+	spin_lock(&io->lock);
+	if (io->state != UBD_IO_SERVER || !io->needs_data) {
+		spin_unlock(&io->lock);
+		return READ_ONCE(q->ub->aborting) ? UBLK_IO_RES_ABORT : -EINVAL;
+	}
+	io->state = UBD_IO_COPYING;
+	rq = io->req;
+	spin_unlock(&io->lock);
+
+	ok = ubd_copy(rq, addr, blk_rq_bytes(rq), true) == blk_rq_bytes(rq);
+
+	/* Who came while we copied comes again. */
+	spin_lock(&io->lock);
+	io->state = UBD_IO_SERVER;
+	if (ok) {
+		io->needs_data = false;
+		io->addr = addr;
+		ubd_fill_desc(q, io, rq);
+	}
+	spin_unlock(&io->lock);
+	ubd_tag_returned(q->ub);
+	return ok ? UBLK_IO_RES_OK : -EFAULT;
 }
 
 static int ubd_ch_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
@@ -229,6 +274,7 @@ static int ubd_ch_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 	s32 result = READ_ONCE(src->result);
 	u64 addr = READ_ONCE(src->addr);
 	struct ubd_queue *q;
+	struct ubd_io *io;
 
 	if (q_id >= ub->info.nr_hw_queues)
 		return -EINVAL;
@@ -236,15 +282,17 @@ static int ubd_ch_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 	if (tag >= q->depth)
 		return -EINVAL;
 	tag = array_index_nospec(tag, q->depth);
-	if (!ubd_may_serve(q, cmd))
+	io = &q->ios[tag];
+	if (cmd->cmd_op == UBLK_U_IO_FETCH_REQ)
+		return ubd_fetch(q, io, cmd, addr, issue_flags);
+	if (!ubd_may_serve(io, cmd))
 		return -EINVAL;
 
 	switch (cmd->cmd_op) {
-	case UBLK_U_IO_FETCH_REQ:
-		return ubd_fetch(q, &q->ios[tag], cmd, addr, issue_flags);
 	case UBLK_U_IO_COMMIT_AND_FETCH_REQ:
-		return ubd_commit(q, &q->ios[tag], cmd, addr, result,
-				  issue_flags);
+		return ubd_commit(q, io, cmd, addr, result, issue_flags);
+	case UBLK_U_IO_NEED_GET_DATA:
+		return ubd_get_data(q, io, addr);
 	default:
 		return -EOPNOTSUPP;
 	}
@@ -295,15 +343,18 @@ static int ubd_ch_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 void ubd_kill_server(struct ubd_device *ub)
 {
 	bool found = false;
-	unsigned int i;
+	unsigned int i, tag;
 
 	mutex_lock(&ub->mutex);
-	for (i = 0; i < ub->info.nr_hw_queues; i++) {
-		if (!ub->queues[i]->daemon)
-			continue;
-		send_sig(SIGKILL, ub->queues[i]->daemon, 1);
-		found = true;
-	}
+	for (i = 0; i < ub->info.nr_hw_queues; i++)
+		for (tag = 0; tag < ub->queues[i]->depth; tag++) {
+			struct task_struct *task = ub->queues[i]->ios[tag].task;
+
+			if (!task)
+				continue;
+			send_sig(SIGKILL, task, 1);
+			found = true;
+		}
 	/* Who opened it may have been a manager; the next best. */
 	if (!found && ub->server)
 		send_sig(SIGKILL, ub->server, 1);
@@ -315,5 +366,7 @@ const struct file_operations ubd_ch_fops = {
 	.open		= ubd_ch_open,
 	.release	= ubd_ch_release,
 	.mmap		= ubd_ch_mmap,
+	.read_iter	= ubd_ch_read_iter,
+	.write_iter	= ubd_ch_write_iter,
 	.uring_cmd	= ubd_ch_uring_cmd,
 };

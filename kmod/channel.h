@@ -25,10 +25,31 @@ static inline bool ubd_waits_for_server(struct ubd_device *ub)
 	       !READ_ONCE(ub->fail_declined);
 }
 
-/* queue.c */
+/* copy.c */
+size_t ubd_copy(struct request *rq, u64 addr, size_t len, bool to_server);
+struct request *ubd_borrow(struct ubd_queue *q, unsigned int tag);
+void ubd_return(struct ubd_queue *q, struct request *rq);
+ssize_t ubd_ch_read_iter(struct kiocb *iocb, struct iov_iter *to);
+ssize_t ubd_ch_write_iter(struct kiocb *iocb, struct iov_iter *from);
+
+/* Is the data of writes copied to, and that of reads from, the tag's buffer? */
+static inline bool ubd_maps_data(struct ubd_device *ub)
+{
+	return !(ub->info.flags & UBLK_F_USER_COPY);
+}
+
+/* request.c */
+void ubd_acct_start(struct ubd_device *ub, struct request *rq);
+void ubd_end_request(struct request *rq, blk_status_t status);
+void ubd_park(struct ubd_device *ub, struct request *rq);
+void ubd_drop_request(struct ubd_device *ub, struct request *rq, bool seen);
 size_t ubd_take_result(struct request *rq, u64 addr, s32 result,
 		       blk_status_t *status);
 void ubd_finish_request(struct request *rq, size_t bytes, blk_status_t status);
+void ubd_commit_request(struct ubd_queue *q, struct request *rq, size_t bytes,
+			blk_status_t status);
+void ubd_request_put(struct ubd_device *ub, struct request *rq);
+void ubd_fill_desc(struct ubd_queue *q, struct ubd_io *io, struct request *rq);
 void ubd_tag_returned(struct ubd_device *ub);
 
 /* channel.c: end an idle command; @cmd NULL: whichever is there */

@@ -35,6 +35,9 @@ static bool ubd_flags_ok(u64 *flags)
 	const u64 how = UBLK_F_USER_RECOVERY_REISSUE |
 			UBLK_F_USER_RECOVERY_FAIL_IO;
 
+	/* Who copies by itself gets nothing copied, now or later. */
+	if (*flags & UBLK_F_USER_COPY)
+		*flags &= ~UBLK_F_NEED_GET_DATA;
 	if (!(*flags & UBLK_F_USER_RECOVERY)) {
 		*flags &= ~UBLK_F_QUIESCE;
 		return !(*flags & how);

@@ -20,156 +20,9 @@
  * hence ABORTED: its request has ended, its command has not.
  */
 #include <linux/sched/task.h>
-#include <linux/uio.h>
 
 #include "ubd.h"
 #include "channel.h"
-
-static u32 ubd_desc_op_flags(struct request *rq)
-{
-	u32 v = ubd_io_flags(rq->cmd_flags);
-
-	switch (req_op(rq)) {
-	case REQ_OP_READ:
-		v |= UBLK_IO_OP_READ;
-		break;
-	case REQ_OP_WRITE:
-		v |= UBLK_IO_OP_WRITE;
-		break;
-	case REQ_OP_FLUSH:
-		v |= UBLK_IO_OP_FLUSH;
-		break;
-	case REQ_OP_DISCARD:
-		v |= UBLK_IO_OP_DISCARD;
-		break;
-	default:
-		v |= UBLK_IO_OP_WRITE_ZEROES;
-		break;
-	}
-	if (rq->cmd_flags & REQ_FAILFAST_DEV)
-		v |= UBLK_IO_F_FAILFAST_DEV;
-	if (rq->cmd_flags & REQ_FAILFAST_TRANSPORT)
-		v |= UBLK_IO_F_FAILFAST_TRANSPORT;
-	if (rq->cmd_flags & REQ_FAILFAST_DRIVER)
-		v |= UBLK_IO_F_FAILFAST_DRIVER;
-	return v;
-}
-
-/* iostat of the front disk; flushes are counted where they enter. */
-static void ubd_acct_start(struct ubd_device *ub, struct request *rq)
-{
-	struct ubd_rq *pdu = blk_mq_rq_to_pdu(rq);
-
-	pdu->acct = NULL;
-	if (req_op(rq) == REQ_OP_FLUSH ||
-	    !blk_queue_io_stat(ub->front_bdev->bd_disk->queue))
-		return;
-	pdu->acct = ub->front_bdev;
-	pdu->start = bdev_start_io_acct(pdu->acct, req_op(rq), jiffies);
-}
-
-static void ubd_acct_end(struct request *rq, unsigned int sectors)
-{
-	struct ubd_rq *pdu = blk_mq_rq_to_pdu(rq);
-
-	if (pdu->acct)
-		bdev_end_io_acct(pdu->acct, req_op(rq), sectors, pdu->start);
-	pdu->acct = NULL;
-}
-
-/*
- * BHs are off while a request ends in the daemon's context: a final fput in
- * its completion must go to a worker, not to the daemon, which would wait for
- * itself in the release of its own disk.
- */
-static void ubd_end_request(struct request *rq, blk_status_t status)
-{
-	local_bh_disable();
-	ubd_acct_end(rq, blk_rq_sectors(rq));
-	blk_mq_end_request(rq, status);
-	local_bh_enable();
-}
-
-/* Copy between a request and the server's buffer, in the server's context. */
-static size_t ubd_copy(struct request *rq, u64 addr, size_t len, bool to_server)
-{
-	struct req_iterator rq_iter;
-	struct iov_iter iter;
-	struct bio_vec bv;
-	size_t done = 0;
-
-	if (import_ubuf(to_server ? ITER_DEST : ITER_SOURCE,
-			u64_to_user_ptr(addr), len, &iter))
-		return 0;
-	rq_for_each_segment(bv, rq, rq_iter) {
-		size_t n = min_t(size_t, bv.bv_len, len - done);
-		size_t copied;
-
-		if (!n)
-			break;
-		if (to_server)
-			copied = copy_page_to_iter(bv.bv_page, bv.bv_offset, n,
-						   &iter);
-		else
-			copied = copy_page_from_iter(bv.bv_page, bv.bv_offset,
-						     n, &iter);
-		done += copied;
-		if (copied < n)
-			break;
-	}
-	return done;
-}
-
-static void ubd_fill_desc(struct ubd_queue *q, struct ubd_io *io,
-			  struct request *rq)
-{
-	struct ublksrv_io_desc *desc = &q->descs[rq->tag];
-
-	desc->op_flags = ubd_desc_op_flags(rq);
-	desc->nr_sectors = blk_rq_sectors(rq);
-	desc->start_sector = blk_rq_pos(rq);
-	desc->addr = io->addr;
-}
-
-/*
- * Until there is a server again; @rq has no tag of ours. Who ends the waiting
- * changes the policy first and kicks the list then.
- */
-static void ubd_park(struct ubd_device *ub, struct request *rq)
-{
-	struct request_queue *queue = rq->q;
-
-	/* On the list, the request may end; the queue must not go with it. */
-	percpu_ref_get(&queue->q_usage_counter);
-	blk_mq_requeue_request(rq, false);
-	smp_mb();	/* pairs with ubd_unquiesce() */
-	if (!ubd_waits_for_server(ub))
-		blk_mq_kick_requeue_list(queue);
-	percpu_ref_put(&queue->q_usage_counter);
-}
-
-/*
- * The server will not answer. @seen: it may have begun, so that to do it again
- * is what the device's owner must have asked for.
- */
-static void ubd_drop_request(struct ubd_device *ub, struct request *rq,
-			     bool seen)
-{
-	if (ubd_waits_for_server(ub) &&
-	    (!seen || ub->info.flags & UBLK_F_USER_RECOVERY_REISSUE)) {
-		ubd_acct_end(rq, 0);
-		ubd_park(ub, rq);
-	} else {
-		ubd_end_request(rq, BLK_STS_IOERR);
-	}
-}
-
-/* A tag is the server's no more: STOP or QUIESCE may be waiting for it. */
-void ubd_tag_returned(struct ubd_device *ub)
-{
-	if (READ_ONCE(ub->draining))
-		wake_up(&ub->wait);
-}
 
 /* Task work, in the daemon: hand one request over. */
 static void ubd_deliver(struct ubd_queue *q, struct ubd_io *io, bool dead,
@@ -179,7 +32,8 @@ static void ubd_deliver(struct ubd_queue *q, struct ubd_io *io, bool dead,
 	struct io_uring_cmd *cmd;
 	struct request *rq;
 	int res = UBLK_IO_RES_ABORT;
-	bool failed;
+	bool failed = false;
+	bool data;
 
 	spin_lock(&io->lock);
 	cmd = io->cmd;
@@ -189,9 +43,11 @@ static void ubd_deliver(struct ubd_queue *q, struct ubd_io *io, bool dead,
 	io->state = UBD_IO_COPYING;
 	spin_unlock(&io->lock);
 
-	failed = req_op(rq) == REQ_OP_WRITE &&
-		 ubd_copy(rq, io->addr, blk_rq_bytes(rq), true) <
-		 blk_rq_bytes(rq);
+	data = req_op(rq) == REQ_OP_WRITE && ubd_maps_data(ub);
+	io->needs_data = data && ub->info.flags & UBLK_F_NEED_GET_DATA;
+	if (data && !io->needs_data)
+		failed = ubd_copy(rq, io->addr, blk_rq_bytes(rq), true) <
+			 blk_rq_bytes(rq);
 	if (!failed)
 		ubd_fill_desc(q, io, rq);
 
@@ -209,7 +65,11 @@ static void ubd_deliver(struct ubd_queue *q, struct ubd_io *io, bool dead,
 	}
 	io->state = UBD_IO_SERVER;
 	io->cmd = NULL;
-	res = UBLK_IO_RES_OK;
+	res = io->needs_data ? UBLK_IO_RES_NEED_GET_DATA : UBLK_IO_RES_OK;
+	if (q->lends) {
+		refcount_set(&ubd_rq(rq)->refs, 1);
+		ubd_rq(rq)->dropped = false;
+	}
 	rq = NULL;
 	goto unlock;
 abort:
@@ -237,6 +97,16 @@ static void ubd_deliver_pending(struct io_uring_cmd *cmd,
 	list = llist_reverse_order(llist_del_all(&q->pending));
 	llist_for_each_entry_safe(io, next, list, node)
 		ubd_deliver(q, io, dead, issue_flags);
+}
+
+/* A tag with a task or a ring of its own. */
+static void ubd_deliver_alone(struct io_uring_cmd *cmd,
+			      unsigned int issue_flags)
+{
+	struct ubd_cmd_pdu *pdu = ubd_cmd_pdu(cmd);
+
+	ubd_deliver(pdu->q, pdu->io, current != pdu->io->task ||
+		    current->flags & PF_EXITING, issue_flags);
 }
 
 static blk_status_t ubd_queue_rq(struct blk_mq_hw_ctx *hctx,
@@ -271,7 +141,9 @@ static blk_status_t ubd_queue_rq(struct blk_mq_hw_ctx *hctx,
 	 * One task work for all that is pending: who finds the list empty
 	 * sends it. Its command cannot go before: only that work ends it.
 	 */
-	if (llist_add(&io->node, &q->pending))
+	if (unlikely(io->alone))
+		io_uring_cmd_complete_in_task(cmd, ubd_deliver_alone);
+	else if (llist_add(&io->node, &q->pending))
 		io_uring_cmd_complete_in_task(cmd, ubd_deliver_pending);
 	return BLK_STS_OK;
 }
@@ -302,71 +174,9 @@ const struct block_device_operations ubd_hidden_fops = {
 };
 
 /*
- * Neither the backing nor the daemon can do it, which the core only believes
- * when the limit says so: then it writes the zeroes itself. The request keeps
- * the front alive.
- */
-static void ubd_withdraw(struct request *rq)
-{
-	struct ubd_device *ub = rq->q->queuedata;
-	struct request_queue *front = bdev_get_queue(ub->front_bdev);
-
-	if (req_op(rq) == REQ_OP_DISCARD)
-		blk_queue_disable_discard(front);
-	else if (req_op(rq) == REQ_OP_WRITE_ZEROES)
-		blk_queue_disable_write_zeroes(front);
-}
-
-/*
- * The daemon's answer: bytes done or -errno. Data of a read comes from @addr.
- * Returns the bytes done, or 0 with *status set. Before the tag is reused.
- */
-size_t ubd_take_result(struct request *rq, u64 addr, s32 result,
-		       blk_status_t *status)
-{
-	size_t bytes = blk_rq_bytes(rq);
-
-	*status = BLK_STS_OK;
-	if (result < 0) {
-		*status = errno_to_blk_status(result);
-		if (result == -EOPNOTSUPP)
-			ubd_withdraw(rq);
-		/* Would make the submitter spin: this was the final answer. */
-		if (*status == BLK_STS_AGAIN)
-			*status = BLK_STS_IOERR;
-		return 0;
-	}
-	if (req_op(rq) != REQ_OP_READ && req_op(rq) != REQ_OP_WRITE)
-		return bytes;
-	bytes = min_t(size_t, bytes, result);
-	if (req_op(rq) == REQ_OP_READ && bytes)
-		bytes = ubd_copy(rq, addr, bytes, false);
-	/* Whole sectors only; nothing at all is an error, not a retry. */
-	bytes = round_down(bytes, SECTOR_SIZE);
-	if (!bytes)
-		*status = BLK_STS_IOERR;
-	return bytes;
-}
-
-/* End what is done, send the rest to the daemon again. */
-void ubd_finish_request(struct request *rq, size_t bytes, blk_status_t status)
-{
-	if (status || req_op(rq) == REQ_OP_FLUSH) {
-		ubd_end_request(rq, status);
-		return;
-	}
-	local_bh_disable();
-	ubd_acct_end(rq, bytes >> SECTOR_SHIFT);
-	if (blk_update_request(rq, BLK_STS_OK, bytes))
-		blk_mq_requeue_request(rq, true);
-	else
-		__blk_mq_end_request(rq, BLK_STS_OK);
-	local_bh_enable();
-}
-
-/*
  * Take back what the daemon owns or is about to get. Returns true if copies
  * are still running; those end themselves once ub->aborting or q->dead is set.
+ * So do borrowed requests, when they are returned.
  */
 bool ubd_end_server_requests(struct ubd_queue *q)
 {
@@ -390,10 +200,14 @@ bool ubd_end_server_requests(struct ubd_queue *q)
 			copying = true;
 		}
 		spin_unlock(&io->lock);
-		if (rq)
+		if (rq && seen && q->lends) {
+			ubd_rq(rq)->dropped = true;
+			ubd_request_put(q->ub, rq);
+		} else if (rq) {
 			ubd_drop_request(q->ub, rq, seen);
+		}
 	}
-	return copying;
+	return copying || atomic_read(&q->lent);
 }
 
 /* Is any request with the daemon, or on its way there or back? */
@@ -410,6 +224,8 @@ bool ubd_server_is_busy(struct ubd_device *ub)
 			if (state != UBD_IO_READY && state != UBD_IO_NONE)
 				return true;
 		}
+		if (atomic_read(&q->lent))
+			return true;
 	}
 	return false;
 }
@@ -451,6 +267,7 @@ int ubd_queues_alloc(struct ubd_device *ub)
 		q->ub = ub;
 		q->q_id = i;
 		q->depth = depth;
+		q->lends = ub->info.flags & UBLK_F_USER_COPY;
 		init_llist_head(&q->pending);
 		for (tag = 0; tag < depth; tag++)
 			spin_lock_init(&q->ios[tag].lock);
@@ -460,6 +277,24 @@ int ubd_queues_alloc(struct ubd_device *ub)
 			return -ENOMEM;
 	}
 	return 0;
+}
+
+/* Nobody serves it; be ready for the next who does. */
+void ubd_queue_reset(struct ubd_queue *q)
+{
+	unsigned int tag;
+
+	for (tag = 0; tag < q->depth; tag++) {
+		struct ubd_io *io = &q->ios[tag];
+
+		if (io->task)
+			put_task_struct(io->task);
+		io->task = NULL;
+	}
+	q->daemon = NULL;
+	q->ring = NULL;
+	q->nr_ready = 0;
+	q->dead = false;
 }
 
 /* Also after ubd_queues_alloc() failed half-way. */
@@ -474,8 +309,7 @@ void ubd_queues_free(struct ubd_device *ub)
 
 		if (!q)
 			continue;
-		if (q->daemon)
-			put_task_struct(q->daemon);
+		ubd_queue_reset(q);
 		if (q->descs)
 			free_pages_exact(q->descs, ubd_descs_size(q->depth));
 		kvfree(q);

@@ -9,7 +9,9 @@
  *	flush.c	     flush fan-out
  *	bpf.c	     struct_ops hook;  prog.c: registry of programs, bindings
  *	queue.c	     hidden blk-mq disk -> daemon
+ *	request.c    what a request tells the daemon, and how it ends
  *	channel.c    /dev/ubdcN: FETCH, COMMIT, mmap, cancel
+ *	copy.c	     a request's data, to the server and back
  *	recover.c    a server is lost, quiesced, followed by another
  *	control.c    ublk's commands on /dev/ubd-control;  ioctl.c: ubd's own
  *	lifecycle.c  ADD, DEL;  disks.c: START, STOP, the two disks
@@ -40,11 +42,12 @@
 /* What of ublk's features every device has, and what it may ask for. */
 #define UBD_UBLK_ALWAYS \
 	((u64)UBLK_F_URING_CMD_COMP_IN_TASK | UBLK_F_CMD_IOCTL_ENCODE | \
-	 UBLK_F_SAFE_STOP_DEV)
+	 UBLK_F_PER_IO_DAEMON | UBLK_F_SAFE_STOP_DEV)
 #define UBD_UBLK_FEATURES \
 	(UBD_UBLK_ALWAYS | UBLK_F_USER_RECOVERY | \
 	 UBLK_F_USER_RECOVERY_REISSUE | UBLK_F_USER_RECOVERY_FAIL_IO | \
-	 UBLK_F_UPDATE_SIZE | UBLK_F_QUIESCE | UBLK_F_NO_AUTO_PART_SCAN)
+	 UBLK_F_UPDATE_SIZE | UBLK_F_QUIESCE | UBLK_F_NO_AUTO_PART_SCAN | \
+	 UBLK_F_USER_COPY | UBLK_F_NEED_GET_DATA)
 
 /* How long STOP and DEL are polite to a server before they kill it. */
 #define UBD_PATIENCE	(5 * HZ)
@@ -186,6 +189,10 @@ struct ubd_io {
 	struct io_uring_cmd *cmd;
 	struct request *req;
 	u64 addr;			/* the server's buffer for this tag */
+	bool alone;			/* not served by the queue's task and ring */
+	bool needs_data;		/* a write of which the server has none yet */
+	struct task_struct *task;	/* the only one that may serve the tag */
+	void *ring;			/* its io_uring instance */
 } ____cacheline_aligned_in_smp;
 
 struct ubd_queue {
@@ -193,8 +200,10 @@ struct ubd_queue {
 	u16 q_id;
 	u16 depth;
 	u16 nr_ready;			/* FETCHed tags; ub->mutex */
-	bool dead;			/* its task or ring went; until reopened */
-	struct task_struct *daemon;	/* the only task that may serve */
+	bool dead;			/* a task or ring went; until reopened */
+	bool lends;			/* borrowers may outlast COMMIT; see copy.c */
+	atomic_t lent;			/* borrowed and not returned */
+	struct task_struct *daemon;	/* of the first FETCH: most tags are its */
 	void *ring;			/* its io_uring instance */
 	struct ublksrv_io_desc *descs;	/* mmapped read-only by the server */
 	struct llist_head pending;	/* ios that wait for task work */
@@ -205,7 +214,17 @@ struct ubd_queue {
 struct ubd_rq {
 	unsigned long start;		/* jiffies, for iostat of the front */
 	struct block_device *acct;	/* NULL: not accounted */
+	/* Only of a queue that lends: */
+	refcount_t refs;		/* the server's, and each borrower's */
+	bool dropped;			/* the server was lost */
+	blk_status_t status;		/* of COMMIT, with the bytes done */
+	size_t bytes;
 };
+
+static inline struct ubd_rq *ubd_rq(struct request *rq)
+{
+	return blk_mq_rq_to_pdu(rq);
+}
 
 /* ---- bios on their way to files (file.c) ---- */
 
@@ -390,6 +409,7 @@ extern const struct blk_mq_ops ubd_mq_ops;
 extern const struct block_device_operations ubd_hidden_fops;
 int ubd_queues_alloc(struct ubd_device *ub);
 void ubd_queues_free(struct ubd_device *ub);
+void ubd_queue_reset(struct ubd_queue *q);
 bool ubd_end_server_requests(struct ubd_queue *q);
 bool ubd_server_is_busy(struct ubd_device *ub);
 void ubd_cancel_commands(struct ubd_device *ub);
