@@ -62,14 +62,13 @@ static int ubd_ctl_add(const struct ubd_ctl *c)
 	if (!info.queue_depth || info.queue_depth > UBLK_MAX_QUEUE_DEPTH ||
 	    !info.nr_hw_queues || info.nr_hw_queues > UBLK_MAX_NR_QUEUES)
 		return -EINVAL;
-	/* Masked out like the others, it would lose its protection. */
-	if (info.flags & UBLK_F_UNPRIVILEGED_DEV)
-		return -EOPNOTSUPP;
-
 	/* As ublk: what is not supported is cleared, and read back. */
 	info.flags = (info.flags & UBD_UBLK_FEATURES) | UBD_UBLK_ALWAYS;
 	if (!ubd_flags_ok(&info.flags))
 		return -EINVAL;
+	ret = ubd_check_flags(&info.flags);
+	if (ret)
+		return ret;
 	info.state = UBLK_S_DEV_DEAD;
 	info.ublksrv_pid = -1;
 	info.nr_hw_queues = min_t(u32, info.nr_hw_queues, nr_cpu_ids);
@@ -104,19 +103,6 @@ static int ubd_ctl_get_info(struct ubd_device *ub, const struct ubd_ctl *c)
 	info = ub->info;
 	mutex_unlock(&ub->mutex);
 	return copy_to_user(c->buf, &info, sizeof(info)) ? -EFAULT : 0;
-}
-
-/* A path stands before the buffer; privileged devices do not look at it. */
-static int ubd_ctl_get_info2(struct ubd_device *ub, const struct ubd_ctl *c)
-{
-	struct ubd_ctl rest = *c;
-
-	if (!c->buf || !c->path_len || c->path_len >= PATH_MAX ||
-	    c->path_len >= c->len)
-		return -EINVAL;
-	rest.buf += c->path_len;
-	rest.len -= c->path_len;
-	return ubd_ctl_get_info(ub, &rest);
 }
 
 static int ubd_check_params(struct ubd_device *ub, const struct ublk_params *p)
@@ -239,9 +225,8 @@ static int ubd_ctl_device_cmd(struct ubd_device *ub, const struct ubd_ctl *c)
 {
 	switch (c->cmd_op) {
 	case UBLK_U_CMD_GET_DEV_INFO:
-		return ubd_ctl_get_info(ub, c);
 	case UBLK_U_CMD_GET_DEV_INFO2:
-		return ubd_ctl_get_info2(ub, c);
+		return ubd_ctl_get_info(ub, c);
 	case UBLK_U_CMD_SET_PARAMS:
 		return ubd_ctl_set_params(ub, c);
 	case UBLK_U_CMD_GET_PARAMS:
@@ -272,6 +257,38 @@ static int ubd_ctl_device_cmd(struct ubd_device *ub, const struct ubd_ctl *c)
 	}
 }
 
+/*
+ * A command for an unprivileged device, and GET_DEV_INFO2 for any, has the char
+ * device's path before its buffer. Takes that off.
+ */
+static int ubd_ctl_permit(struct ubd_device *ub, struct ubd_ctl *c)
+{
+	bool info2 = c->cmd_op == UBLK_U_CMD_GET_DEV_INFO2;
+	void __user *path = c->buf;
+	int mask;
+
+	if (info2 && (!path || !c->path_len || c->path_len >= PATH_MAX))
+		return -EINVAL;
+	if (!info2 && !ubd_is_unprivileged(ub))
+		c->path_len = 0;
+	if (c->path_len > c->len)
+		return -EINVAL;
+	c->len -= c->path_len;
+	c->buf = c->len ? path + c->path_len : NULL;
+
+	switch (c->cmd_op) {
+	case UBLK_U_CMD_GET_DEV_INFO:
+	case UBLK_U_CMD_GET_DEV_INFO2:
+	case UBLK_U_CMD_GET_PARAMS:
+	case UBLK_U_CMD_GET_QUEUE_AFFINITY:
+		mask = MAY_READ;
+		break;
+	default:
+		mask = MAY_READ | MAY_WRITE;
+	}
+	return ubd_check_access(ub, path, c->path_len, mask);
+}
+
 static int ubd_ctl_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 {
 	const struct ublksrv_ctrl_cmd *src = io_uring_sqe_cmd(cmd->sqe);
@@ -293,15 +310,15 @@ static int ubd_ctl_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 
 	if (c.cmd_op == UBLK_U_CMD_GET_FEATURES)
 		return ubd_ctl_features(&c);
-	if (!capable(CAP_SYS_ADMIN))
-		return -EPERM;
 	if (c.cmd_op == UBLK_U_CMD_ADD_DEV)
 		return ubd_ctl_add(&c);
 
 	ub = ubd_get_device(c.dev_id);
 	if (!ub)
-		return -ENODEV;
-	ret = ubd_ctl_device_cmd(ub, &c);
+		return capable(CAP_SYS_ADMIN) ? -ENODEV : -EPERM;
+	ret = ubd_ctl_permit(ub, &c);
+	if (!ret)
+		ret = ubd_ctl_device_cmd(ub, &c);
 	ubd_put_device(ub);
 	return ret;
 }

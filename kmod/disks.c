@@ -247,7 +247,8 @@ void ubd_scan_partitions(struct work_struct *work)
 	struct gendisk *front = ub->front;
 
 	clear_bit(GD_SUPPRESS_PART_SCAN, &front->state);
-	if (ub->info.flags & UBLK_F_NO_AUTO_PART_SCAN)
+	/* Nor is the kernel to parse what anybody could have written. */
+	if (ub->info.flags & UBLK_F_NO_AUTO_PART_SCAN || ubd_is_unprivileged(ub))
 		return;
 	mutex_lock(&front->open_mutex);
 	bdev_disk_changed(front, false);

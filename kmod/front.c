@@ -311,9 +311,7 @@ static void __no_stack_protector ubd_submit_bio(struct bio *bio)
 
 static int ubd_front_open(struct gendisk *disk, blk_mode_t mode)
 {
-	struct ubd_device *ub = disk->private_data;
-
-	return test_bit(UBD_ST_SHUT, &ub->state) ? -ENXIO : 0;
+	return ubd_check_open(disk->private_data);
 }
 
 /* Runs at every close, under open_mutex; only the last one matters. */

@@ -15,7 +15,8 @@ static struct ubd_device *ubd_own_device(u32 id)
 
 	if (!ub)
 		return ERR_PTR(-ENODEV);
-	if (ub->info.owner_uid !=
+	/* Those have neither slots nor programs, root's included. */
+	if (ubd_is_unprivileged(ub) || ub->info.owner_uid !=
 	    from_kuid_munged(&init_user_ns, current_uid())) {
 		ubd_put_device(ub);
 		return ERR_PTR(-EPERM);

@@ -7,6 +7,7 @@
 
 #include "ubd.h"
 
+static atomic_t ubd_nr_unprivileged = ATOMIC_INIT(0);
 static DEFINE_IDR(ubd_idr);
 static DEFINE_SPINLOCK(ubd_idr_lock);	/* protects ubd_idr */
 
@@ -51,6 +52,8 @@ static void ubd_release(struct device *dev)
 	bioset_exit(&ub->flush_bs);
 	ubd_track_exit_device(ub);
 	free_percpu(ub->stats);
+	if (ubd_is_unprivileged(ub))
+		atomic_dec(&ubd_nr_unprivileged);
 	call_rcu(&ub->rcu, ubd_free_rcu);
 }
 
@@ -127,6 +130,7 @@ int ubd_add(struct ublksrv_ctrl_dev_info *info)
 	struct ubd_device *ub;
 	struct device *dev;
 	int id, ret;
+	bool over;
 
 	ub = kvzalloc(sizeof(*ub), GFP_KERNEL);
 	if (!ub)
@@ -137,6 +141,9 @@ int ubd_add(struct ublksrv_ctrl_dev_info *info)
 		return id;
 	}
 	atomic_inc(&ubd_nr_devices);
+	/* Too many are counted, too: ubd_release() takes it back. */
+	over = info->flags & UBLK_F_UNPRIVILEGED_DEV &&
+	       atomic_inc_return(&ubd_nr_unprivileged) > UBD_MAX_UNPRIVILEGED;
 	ub->id = id;
 	info->dev_id = id;
 	ub->info = *info;
@@ -151,9 +158,12 @@ int ubd_add(struct ublksrv_ctrl_dev_info *info)
 	dev = &ub->cdev_dev;
 	device_initialize(dev);
 	dev->class = ubd_class;
+	dev->type = &ubd_chr_type;
 	dev->release = ubd_release;
 	dev->devt = MKDEV(MAJOR(ubd_chr_devt), id);
 	ret = dev_set_name(dev, "ubdc%d", id);
+	if (!ret && over)
+		ret = -EACCES;
 	if (ret)
 		goto err;
 	ret = ubd_init_resources(ub);

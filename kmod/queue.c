@@ -19,6 +19,7 @@
  * A command whose task work is on its way may only be completed by that work,
  * hence ABORTED: its request has ended, its command has not.
  */
+#include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 
 #include "ubd.h"
@@ -148,9 +149,22 @@ static blk_status_t ubd_queue_rq(struct blk_mq_hw_ctx *hctx,
 	return BLK_STS_OK;
 }
 
-/* A slow daemon is not a dead one; STOP ends requests without our help. */
+/*
+ * A slow daemon is not a dead one, and STOP ends requests without our help. But
+ * nobody should have to wait for one that anybody could start.
+ */
 static enum blk_eh_timer_return ubd_timeout(struct request *rq)
 {
+	struct ubd_queue *q = rq->mq_hctx->driver_data;
+	struct ubd_io *io = &q->ios[rq->tag];
+
+	if (ubd_is_unprivileged(q->ub)) {
+		/* As long as it has the request, its task is there. */
+		spin_lock(&io->lock);
+		if (io->req == rq)
+			send_sig(SIGKILL, io->task, 1);
+		spin_unlock(&io->lock);
+	}
 	return BLK_EH_RESET_TIMER;
 }
 
@@ -267,7 +281,7 @@ int ubd_queues_alloc(struct ubd_device *ub)
 		q->ub = ub;
 		q->q_id = i;
 		q->depth = depth;
-		q->lends = ub->info.flags & UBLK_F_USER_COPY;
+		q->lends = ub->info.flags & UBD_LENDING;
 		init_llist_head(&q->pending);
 		for (tag = 0; tag < depth; tag++)
 			spin_lock_init(&q->ios[tag].lock);

@@ -153,6 +153,20 @@ static ssize_t daemon_pid_show(struct device *dev,
 }
 static DEVICE_ATTR_RO(daemon_pid);
 
+static ssize_t owner_uid_show(struct device *dev, struct device_attribute *attr,
+			      char *buf)
+{
+	return sysfs_emit(buf, "%u\n", ubd_of(dev)->info.owner_uid);
+}
+static DEVICE_ATTR_RO(owner_uid);
+
+static ssize_t owner_gid_show(struct device *dev, struct device_attribute *attr,
+			      char *buf)
+{
+	return sysfs_emit(buf, "%u\n", ubd_of(dev)->info.owner_gid);
+}
+static DEVICE_ATTR_RO(owner_gid);
+
 static ssize_t nr_slots_show(struct device *dev, struct device_attribute *attr,
 			     char *buf)
 {
@@ -187,6 +201,8 @@ static struct attribute *ubd_attrs[] = {
 	&dev_attr_state.attr,
 	&dev_attr_daemon_pid.attr,
 	&dev_attr_nr_slots.attr,
+	&dev_attr_owner_uid.attr,
+	&dev_attr_owner_gid.attr,
 	NULL
 };
 

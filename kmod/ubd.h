@@ -13,6 +13,7 @@
  *	channel.c    /dev/ubdcN: FETCH, COMMIT, mmap, cancel
  *	copy.c	     a request's data, to the server and back
  *	recover.c    a server is lost, quiesced, followed by another
+ *	access.c     who may do what
  *	control.c    ublk's commands on /dev/ubd-control;  ioctl.c: ubd's own
  *	lifecycle.c  ADD, DEL;  disks.c: START, STOP, the two disks
  *	stats.c	     counters and sysfs
@@ -47,7 +48,13 @@
 	(UBD_UBLK_ALWAYS | UBLK_F_USER_RECOVERY | \
 	 UBLK_F_USER_RECOVERY_REISSUE | UBLK_F_USER_RECOVERY_FAIL_IO | \
 	 UBLK_F_UPDATE_SIZE | UBLK_F_QUIESCE | UBLK_F_NO_AUTO_PART_SCAN | \
-	 UBLK_F_USER_COPY | UBLK_F_NEED_GET_DATA)
+	 UBLK_F_USER_COPY | UBLK_F_NEED_GET_DATA | UBLK_F_UNPRIVILEGED_DEV)
+
+/* The server gets at requests in ways that may outlast its COMMIT. */
+#define UBD_LENDING	((u64)UBLK_F_USER_COPY)
+
+/* Devices that belong to others than root; as many as ublk allows. */
+#define UBD_MAX_UNPRIVILEGED	64
 
 /* How long STOP and DEL are polite to a server before they kill it. */
 #define UBD_PATIENCE	(5 * HZ)
@@ -426,6 +433,14 @@ int ubd_start_recovery(struct ubd_device *ub);
 int ubd_end_recovery(struct ubd_device *ub, int pid);
 int ubd_quiesce(struct ubd_device *ub, u64 timeout_ms);
 int ubd_set_policy(struct ubd_device *ub, u32 flags);
+
+/* access.c */
+extern const struct device_type ubd_chr_type;
+bool ubd_is_unprivileged(struct ubd_device *ub);
+int ubd_check_flags(u64 *flags);
+int ubd_check_access(struct ubd_device *ub, const void __user *path,
+		     unsigned int len, int mask);
+int ubd_check_open(struct ubd_device *ub);
 
 /* control.c */
 extern const struct file_operations ubd_ctl_fops;
