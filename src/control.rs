@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `/dev/ubd-control`: devices over an io_uring, slots and programs by ioctl.
 
+mod path;
+mod recovery;
 mod ring;
 mod slots;
 
@@ -8,6 +10,7 @@ pub use slots::{Program, Slot};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::uapi::{ublk, Plain};
+
 use nix::sched::CpuSet;
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -26,7 +29,7 @@ pub fn block_node(id: u32) -> String {
 }
 
 /// What to ask of ADD.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct AddRequest {
     /// The number of the device, or the driver's choice.
     pub id: Option<u32>,
@@ -35,6 +38,11 @@ pub struct AddRequest {
     pub depth: u16,
     /// Bytes of the largest request.
     pub max_io_bytes: u32,
+    /// `F_*` of [`crate::uapi::ublk`], beside those that are always there. The driver clears
+    /// what it does not have, and tells in [`ublk::DevInfo::flags`].
+    pub flags: u64,
+    /// Kept in [`ublk::DevInfo::ublksrv_flags`]; the driver does not look at it.
+    pub token: u64,
 }
 
 /// An open control node.
@@ -78,12 +86,13 @@ impl Control {
             queue_depth: want.depth,
             max_io_buf_bytes: want.max_io_bytes,
             dev_id: want.id.unwrap_or(u32::MAX),
-            flags: ublk::F_URING_CMD_COMP_IN_TASK | ublk::F_CMD_IOCTL_ENCODE,
+            flags: ublk::F_URING_CMD_COMP_IN_TASK | ublk::F_CMD_IOCTL_ENCODE | want.flags,
+            ublksrv_flags: want.token,
             ..ublk::DevInfo::zeroed()
         };
         let cmd = for_device(info.dev_id, &mut info);
-        self.run(ublk::U_CMD_ADD_DEV, &cmd)
-            .map_err(|err| match (err.errno(), want.id) {
+        ring::run(self.node.as_raw_fd(), ublk::U_CMD_ADD_DEV, &cmd).map_err(|err| {
+            match (err.errno(), want.id) {
                 (Some(libc::EEXIST), Some(id)) => Error::new(
                     Kind::Exists,
                     format!(
@@ -96,7 +105,8 @@ impl Control {
                     format!("failed to add device {id}: the driver has no such number"),
                 ),
                 _ => wrap(err, "failed to add a device"),
-            })?;
+            }
+        })?;
         Ok(info)
     }
 
@@ -164,6 +174,15 @@ impl Control {
         Ok(info)
     }
 
+    /// The features of ublk that the driver has: `F_*` of [`crate::uapi::ublk`].
+    pub fn ublk_features(&self) -> Result<u64> {
+        let mut features = [0u64];
+        let cmd = for_device(u32::MAX, &mut features[..]);
+        ring::run(self.node.as_raw_fd(), ublk::U_CMD_GET_FEATURES, &cmd)
+            .map_err(|err| wrap(err, "failed to ask the driver for its features"))?;
+        Ok(features[0])
+    }
+
     /// The CPUs whose I/O comes to queue `queue` of device `id`.
     pub fn queue_affinity(&self, id: u32, queue: u16) -> Result<CpuSet> {
         let mut mask = [0u64; CpuSet::count() / 64];
@@ -181,9 +200,9 @@ impl Control {
         Ok(cpus)
     }
 
-    /// Runs one command to its end. The errno of the answer is the error's source.
+    /// Runs one command for a device to its end. The errno of the answer is the error's source.
     fn run(&self, op: u32, cmd: &ublk::CtrlCmd) -> Result<()> {
-        ring::run(self.node.as_raw_fd(), op, cmd)
+        path::run(self.node.as_raw_fd(), op, cmd)
     }
 }
 

@@ -112,13 +112,14 @@ fn ubd_assertions() -> C {
         OP_READ OP_WRITE OP_FLUSH OP_DISCARD OP_WRITE_ZEROES
         IO_META IO_FUA IO_NOUNMAP IO_SWAP OPS_WANT_DISCARD OPS_DISCARD_WRITES OPS_TRACKED
         F_BPF_FASTPATH F_BLOCK_SLOTS F_FILE_SLOTS F_TEST_RUN F_FENCE F_FILE_INLINE
+        F_FORWARD F_POLICY F_RESIZE_SLOT POLICY_STOP_MAPPED
         CLUSTER_VALID CLUSTER_WRITABLE CLUSTER_ZERO CLUSTER_LOCKED
         CLUSTER_SLOT_SHIFT CLUSTER_SLOT_BITS CLUSTER_GEN_SHIFT CLUSTER_GEN_BITS
         CLUSTER_PLACE_SHIFT CLUSTER_PLACE_BITS CLUSTER_MAX_SHIFT
         SLOT_WRITE SLOT_DIRECT SLOT_FILE SLOT_DRAINING SLOT_DIRTY SLOT_ANY
         PROG_LIVE PROG_EJECTED
         CMD_FEATURES CMD_REG_SLOT CMD_UNREG_SLOT CMD_LIST_SLOTS
-        CMD_BIND CMD_UNBIND CMD_LIST_PROGS CMD_TEST_RUN CMD_FENCE);
+        CMD_BIND CMD_UNBIND CMD_LIST_PROGS CMD_TEST_RUN CMD_FENCE CMD_SET_POLICY CMD_RESIZE_SLOT);
     layout!(c, "struct ubd_features", ubd::Features:
         features ublk_features max_slots max_queue_depth version);
     layout!(c, "struct ubd_bpf_io", ubd::BpfIo:
@@ -135,6 +136,8 @@ fn ubd_assertions() -> C {
     layout!(c, "struct ubd_test_run", ubd::TestRun:
         name io slot_sectors block_size verdict bad reserved reason);
     layout!(c, "struct ubd_fence", ubd::Fence: dev_id reserved);
+    layout!(c, "struct ubd_policy", ubd::Policy: dev_id flags);
+    layout!(c, "struct ubd_slot_resize", ubd::SlotResize: dev_id slot nr_sectors);
     c
 }
 
@@ -156,18 +159,25 @@ fn ublk_assertions() -> C {
         IO_F_FUA IO_F_NOUNMAP
         ATTR_READ_ONLY ATTR_ROTATIONAL ATTR_VOLATILE_CACHE
         PARAM_TYPE_BASIC PARAM_TYPE_DISCARD
-        F_URING_CMD_COMP_IN_TASK
+        F_SUPPORT_ZERO_COPY F_URING_CMD_COMP_IN_TASK F_NEED_GET_DATA
+        F_USER_RECOVERY F_USER_RECOVERY_REISSUE
         S_DEV_DEAD S_DEV_LIVE);
     c.equal("UBLKSRV_CMD_BUF_OFFSET", ublk::CMD_BUF_OFFSET.into());
+    c.equal("UBLKSRV_IO_BUF_OFFSET", ublk::IO_BUF_OFFSET.into());
     macro_rules! newer {
         ($($name:ident)*) => {
             $(c.equal_if_defined(concat!("UBLK_", stringify!($name)), ublk::$name as i128);)*
         };
     }
-    newer!(F_CMD_IOCTL_ENCODE ATTR_FUA PARAM_TYPE_DEVT MAX_NR_QUEUES S_DEV_QUIESCED S_DEV_FAIL_IO
+    newer!(F_UNPRIVILEGED_DEV F_CMD_IOCTL_ENCODE F_USER_COPY F_ZONED F_USER_RECOVERY_FAIL_IO
+        F_UPDATE_SIZE F_AUTO_BUF_REG F_QUIESCE F_PER_IO_DAEMON F_BUF_REG_OFF_DAEMON F_BATCH_IO
+        F_INTEGRITY F_SAFE_STOP_DEV F_NO_AUTO_PART_SCAN F_SHMEM_ZC F_IO_DESC_SIZE
+        AUTO_BUF_REG_FALLBACK IO_F_NEED_REG_BUF IO_BUF_BITS TAG_BITS ATTR_FUA PARAM_TYPE_DEVT MAX_NR_QUEUES S_DEV_QUIESCED S_DEV_FAIL_IO
         U_CMD_GET_QUEUE_AFFINITY U_CMD_GET_DEV_INFO U_CMD_ADD_DEV U_CMD_DEL_DEV U_CMD_START_DEV
         U_CMD_STOP_DEV U_CMD_SET_PARAMS U_CMD_GET_PARAMS U_CMD_GET_FEATURES U_CMD_DEL_DEV_ASYNC
-        U_IO_FETCH_REQ U_IO_COMMIT_AND_FETCH_REQ);
+        U_CMD_START_USER_RECOVERY U_CMD_END_USER_RECOVERY U_CMD_GET_DEV_INFO2 U_CMD_UPDATE_SIZE
+        U_CMD_QUIESCE_DEV U_CMD_TRY_STOP_DEV
+        U_IO_FETCH_REQ U_IO_COMMIT_AND_FETCH_REQ U_IO_REGISTER_IO_BUF U_IO_UNREGISTER_IO_BUF);
     // The path of an unprivileged device came with UBLK_F_CMD_IOCTL_ENCODE,
     // zones and with them the full `ublk_params` with UBLK_F_ZONED.
     writeln!(c.0, "#ifdef UBLK_F_CMD_IOCTL_ENCODE").unwrap();

@@ -46,6 +46,7 @@ fn main() -> Result<()> {
             queues: 1,
             depth: 64,
             max_io_bytes: 512 << 10,
+            ..AddRequest::default()
         },
         fast_path: Some(FastPath {
             program: target.map.name().to_string(),

@@ -124,6 +124,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         queues: args.queues,
         depth: args.depth,
         max_io_bytes,
+        ..AddRequest::default()
     };
     let config = Config {
         control,

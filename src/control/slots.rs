@@ -251,7 +251,7 @@ impl Control {
         )
     }
 
-    fn ioctl<T: Plain>(&self, cmd: u32, arg: &mut T) -> Result<(), Errno> {
+    pub(super) fn ioctl<T: Plain>(&self, cmd: u32, arg: &mut T) -> Result<(), Errno> {
         // SAFETY: `arg` is of the size that `cmd` encodes and any bytes that
         // the driver writes are a value of it; lists carry the address and the
         // length of a live, exclusively borrowed vector.
@@ -281,7 +281,7 @@ fn fits<T: Clone>(list: &mut Vec<T>, nr: u32, empty: T) -> bool {
     fits
 }
 
-fn no_device(id: u32) -> Error {
+pub(super) fn no_device(id: u32) -> Error {
     Error::new(Kind::NotFound, format!("there is no device {id}"))
 }
 

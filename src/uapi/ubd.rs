@@ -50,15 +50,21 @@ pub const F_FILE_SLOTS: u64 = 1 << 2;
 pub const F_TEST_RUN: u64 = 1 << 3;
 pub const F_FENCE: u64 = 1 << 4;
 pub const F_FILE_INLINE: u64 = 1 << 5;
+pub const F_FORWARD: u64 = 1 << 6;
+pub const F_POLICY: u64 = 1 << 7;
+pub const F_RESIZE_SLOT: u64 = 1 << 8;
 
 /// The names of ubd's feature bits, lowest bit first.
-pub const FEATURE_NAMES: [&str; 6] = [
+pub const FEATURE_NAMES: [&str; 9] = [
     "BPF_FASTPATH",
     "BLOCK_SLOTS",
     "FILE_SLOTS",
     "TEST_RUN",
     "FENCE",
     "FILE_INLINE",
+    "FORWARD",
+    "POLICY",
+    "RESIZE_SLOT",
 ];
 
 // Flags of slots; the last three are only told.
@@ -70,6 +76,9 @@ pub const SLOT_DIRTY: u32 = 1 << 4;
 
 /// Register at any free slot number.
 pub const SLOT_ANY: u32 = u32::MAX;
+
+/// `Policy::flags`: mapped I/O shares the fate of declined I/O.
+pub const POLICY_STOP_MAPPED: u32 = 1 << 0;
 
 pub const PROG_LIVE: u32 = 0;
 pub const PROG_EJECTED: u32 = 1;
@@ -206,6 +215,25 @@ pub struct Fence {
     pub reserved: u32,
 }
 
+/// What happens while no server is there.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    pub dev_id: u32,
+    /// `POLICY_*`.
+    pub flags: u32,
+}
+
+/// Changes the length of a slot's window; its start stays.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct SlotResize {
+    pub dev_id: u32,
+    pub slot: u32,
+    /// In: the length, 0 to the end; out: the length.
+    pub nr_sectors: u64,
+}
+
 boundary! {
     Features: 40,
     BpfIo: 56,
@@ -219,6 +247,8 @@ boundary! {
     ProgList: 16,
     TestRun: 224,
     Fence: 8,
+    Policy: 8,
+    SlotResize: 16,
 }
 
 const fn cmd<T>(dir: u32, nr: u8) -> u32 {
@@ -234,3 +264,5 @@ pub const CMD_UNBIND: u32 = cmd::<Unbind>(IOC_WRITE, 0x06);
 pub const CMD_LIST_PROGS: u32 = cmd::<ProgList>(IOC_READ | IOC_WRITE, 0x07);
 pub const CMD_TEST_RUN: u32 = cmd::<TestRun>(IOC_READ | IOC_WRITE, 0x08);
 pub const CMD_FENCE: u32 = cmd::<Fence>(IOC_WRITE, 0x09);
+pub const CMD_SET_POLICY: u32 = cmd::<Policy>(IOC_WRITE, 0x0a);
+pub const CMD_RESIZE_SLOT: u32 = cmd::<SlotResize>(IOC_READ | IOC_WRITE, 0x0b);

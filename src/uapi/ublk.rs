@@ -20,12 +20,20 @@ pub const U_CMD_START_DEV: u32 = ctrl(IOC_READ | IOC_WRITE, 0x06);
 pub const U_CMD_STOP_DEV: u32 = ctrl(IOC_READ | IOC_WRITE, 0x07);
 pub const U_CMD_SET_PARAMS: u32 = ctrl(IOC_READ | IOC_WRITE, 0x08);
 pub const U_CMD_GET_PARAMS: u32 = ctrl(IOC_READ, 0x09);
+pub const U_CMD_START_USER_RECOVERY: u32 = ctrl(IOC_READ | IOC_WRITE, 0x10);
+pub const U_CMD_END_USER_RECOVERY: u32 = ctrl(IOC_READ | IOC_WRITE, 0x11);
+pub const U_CMD_GET_DEV_INFO2: u32 = ctrl(IOC_READ, 0x12);
 pub const U_CMD_GET_FEATURES: u32 = ctrl(IOC_READ, 0x13);
 pub const U_CMD_DEL_DEV_ASYNC: u32 = ctrl(IOC_READ, 0x14);
+pub const U_CMD_UPDATE_SIZE: u32 = ctrl(IOC_READ | IOC_WRITE, 0x15);
+pub const U_CMD_QUIESCE_DEV: u32 = ctrl(IOC_READ | IOC_WRITE, 0x16);
+pub const U_CMD_TRY_STOP_DEV: u32 = ctrl(IOC_READ | IOC_WRITE, 0x17);
 
 // I/O commands, on the device's character node.
 pub const U_IO_FETCH_REQ: u32 = io(0x20);
 pub const U_IO_COMMIT_AND_FETCH_REQ: u32 = io(0x21);
+pub const U_IO_REGISTER_IO_BUF: u32 = io(0x23);
+pub const U_IO_UNREGISTER_IO_BUF: u32 = io(0x24);
 
 /// The result of an I/O command: the request of this tag waits in its descriptor.
 pub const IO_RES_OK: i32 = 0;
@@ -39,8 +47,38 @@ pub const MAX_NR_QUEUES: u16 = 4096;
 /// The largest `max_io_buf_bytes`.
 pub const MAX_IO_BUF_BYTES: u32 = 32 << 20;
 
+/// Where the data of requests begin for `pread` and `pwrite` of the character node.
+pub const IO_BUF_OFFSET: u64 = 0x8000_0000;
+/// The position in such a file: bytes, then the tag, then the queue.
+pub const IO_BUF_BITS: u32 = 25;
+pub const TAG_BITS: u32 = 16;
+
+// `DevInfo::flags`.
+pub const F_SUPPORT_ZERO_COPY: u64 = 1 << 0;
 pub const F_URING_CMD_COMP_IN_TASK: u64 = 1 << 1;
+pub const F_NEED_GET_DATA: u64 = 1 << 2;
+pub const F_USER_RECOVERY: u64 = 1 << 3;
+pub const F_USER_RECOVERY_REISSUE: u64 = 1 << 4;
+pub const F_UNPRIVILEGED_DEV: u64 = 1 << 5;
 pub const F_CMD_IOCTL_ENCODE: u64 = 1 << 6;
+pub const F_USER_COPY: u64 = 1 << 7;
+pub const F_ZONED: u64 = 1 << 8;
+pub const F_USER_RECOVERY_FAIL_IO: u64 = 1 << 9;
+pub const F_UPDATE_SIZE: u64 = 1 << 10;
+pub const F_AUTO_BUF_REG: u64 = 1 << 11;
+pub const F_QUIESCE: u64 = 1 << 12;
+pub const F_PER_IO_DAEMON: u64 = 1 << 13;
+pub const F_BUF_REG_OFF_DAEMON: u64 = 1 << 14;
+pub const F_BATCH_IO: u64 = 1 << 15;
+pub const F_INTEGRITY: u64 = 1 << 16;
+pub const F_SAFE_STOP_DEV: u64 = 1 << 17;
+pub const F_NO_AUTO_PART_SCAN: u64 = 1 << 18;
+pub const F_SHMEM_ZC: u64 = 1 << 19;
+pub const F_IO_DESC_SIZE: u64 = 1 << 20;
+
+/// In the SQE's address of a command with `F_AUTO_BUF_REG`, above the 16 bits of the index: when
+/// the driver cannot register the buffer, it says so with `IO_F_NEED_REG_BUF`.
+pub const AUTO_BUF_REG_FALLBACK: u64 = 1 << 0;
 
 /// The names of the feature bits, lowest bit first.
 pub const FEATURE_NAMES: [&str; 21] = [
@@ -83,6 +121,7 @@ pub const IO_OP_WRITE_ZEROES: u32 = 5;
 // Flags of an operation, in place in `IoDesc::op_flags`.
 pub const IO_F_FUA: u32 = 1 << 13;
 pub const IO_F_NOUNMAP: u32 = 1 << 15;
+pub const IO_F_NEED_REG_BUF: u32 = 1 << 17;
 
 // `ParamBasic::attrs`.
 pub const ATTR_READ_ONLY: u32 = 1 << 0;

@@ -181,6 +181,7 @@ fn out_of_turn() -> Result<()> {
         queues: 1,
         depth: 1,
         max_io_bytes: 4096,
+        ..AddRequest::default()
     };
     ensure!(control.add(&request).is_err(), "the number was given away");
     delete(&control, ubd)

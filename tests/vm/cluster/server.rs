@@ -126,6 +126,7 @@ fn serve(to: &mut File, node: &str, movers: usize, fence: bool, limit: Option<u6
             queues: 2,
             depth: 64,
             max_io_bytes: 512 << 10,
+            ..AddRequest::default()
         },
         fast_path: Some(FastPath {
             program: PROGRAM.to_owned(),

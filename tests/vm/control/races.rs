@@ -144,6 +144,7 @@ pub fn racing_commands() -> Result<()> {
         queues: 2,
         depth: 16,
         max_io_bytes: 65536,
+        ..AddRequest::default()
     };
     std::thread::scope(|scope| -> Result<()> {
         let mut threads = Vec::new();
@@ -219,6 +220,7 @@ pub fn racing_servers() -> Result<()> {
                 queues: 1,
                 depth: 4,
                 max_io_bytes: IO_BYTES as u32,
+                ..AddRequest::default()
             });
             match added {
                 Ok(_) => {}

@@ -42,6 +42,7 @@ pub fn add(control: &Control, id: Option<u32>, queues: u16, depth: u16) -> Resul
         queues,
         depth,
         max_io_bytes: IO_BYTES as u32,
+        ..AddRequest::default()
     })?;
     let device = Ubd::adopt(info.dev_id);
     ensure!(
