@@ -113,10 +113,20 @@ pub fn add_checks() -> Result<()> {
         ),
         ("a number beyond all", libc::EINVAL, info(1024)),
         (
-            "an unprivileged device",
-            libc::EOPNOTSUPP,
+            "a policy without recovery",
+            libc::EINVAL,
             ublk::DevInfo {
-                flags: 1 << 5,
+                flags: ublk::F_USER_RECOVERY_REISSUE,
+                ..info(any)
+            },
+        ),
+        (
+            "two policies",
+            libc::EINVAL,
+            ublk::DevInfo {
+                flags: ublk::F_USER_RECOVERY
+                    | ublk::F_USER_RECOVERY_REISSUE
+                    | ublk::F_USER_RECOVERY_FAIL_IO,
                 ..info(any)
             },
         ),
@@ -156,15 +166,17 @@ pub fn add_checks() -> Result<()> {
         ublk::U_CMD_ADD_DEV,
         with(7, &mut good),
     )?;
-    // What is not supported is taken back, aloud.
+    // What is not supported is taken back, aloud; and root's devices are root's.
     let mut wishful = ublk::DevInfo {
-        flags: !(1 << 5),
+        flags: !ublk::F_USER_RECOVERY_FAIL_IO,
         nr_hw_queues: 4096,
         ..info(any)
     };
     raw.expect("all flags", 0, ublk::U_CMD_ADD_DEV, with(any, &mut wishful))?;
     let _other = Ubd::adopt(wishful.dev_id);
-    let known = ublk::F_URING_CMD_COMP_IN_TASK | ublk::F_CMD_IOCTL_ENCODE;
+    let offered = Control::open()?.ublk_features()?;
+    let known = offered
+        & !(ublk::F_USER_RECOVERY_FAIL_IO | ublk::F_UNPRIVILEGED_DEV | ublk::F_NEED_GET_DATA);
     ensure!(wishful.flags == known, "the flags are {:#x}", wishful.flags);
     let cpus: u16 = sh("nproc --all")?.parse()?;
     ensure!(
