@@ -275,6 +275,7 @@ static int ubd_ch_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 	u64 addr = READ_ONCE(src->addr);
 	struct ubd_queue *q;
 	struct ubd_io *io;
+	bool may;
 
 	if (q_id >= ub->info.nr_hw_queues)
 		return -EINVAL;
@@ -283,16 +284,16 @@ static int ubd_ch_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 		return -EINVAL;
 	tag = array_index_nospec(tag, q->depth);
 	io = &q->ios[tag];
-	if (cmd->cmd_op == UBLK_U_IO_FETCH_REQ)
-		return ubd_fetch(q, io, cmd, addr, issue_flags);
-	if (!ubd_may_serve(io, cmd))
-		return -EINVAL;
+	may = ubd_may_serve(io, cmd);
 
 	switch (cmd->cmd_op) {
+	case UBLK_U_IO_FETCH_REQ:
+		return ubd_fetch(q, io, cmd, addr, issue_flags);
 	case UBLK_U_IO_COMMIT_AND_FETCH_REQ:
-		return ubd_commit(q, io, cmd, addr, result, issue_flags);
+		return may ? ubd_commit(q, io, cmd, addr, result, issue_flags) :
+			     -EINVAL;
 	case UBLK_U_IO_NEED_GET_DATA:
-		return ubd_get_data(q, io, addr);
+		return may ? ubd_get_data(q, io, addr) : -EINVAL;
 	default:
 		return -EOPNOTSUPP;
 	}

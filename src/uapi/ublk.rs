@@ -32,11 +32,14 @@ pub const U_CMD_TRY_STOP_DEV: u32 = ctrl(IOC_READ | IOC_WRITE, 0x17);
 // I/O commands, on the device's character node.
 pub const U_IO_FETCH_REQ: u32 = io(0x20);
 pub const U_IO_COMMIT_AND_FETCH_REQ: u32 = io(0x21);
+pub const U_IO_NEED_GET_DATA: u32 = io(0x22);
 pub const U_IO_REGISTER_IO_BUF: u32 = io(0x23);
 pub const U_IO_UNREGISTER_IO_BUF: u32 = io(0x24);
 
 /// The result of an I/O command: the request of this tag waits in its descriptor.
 pub const IO_RES_OK: i32 = 0;
+/// The result of an I/O command: a write, whose data comes with NEED_GET_DATA.
+pub const IO_RES_NEED_GET_DATA: i32 = 1;
 /// The result of an I/O command: the device is stopping, fetch no more.
 pub const IO_RES_ABORT: i32 = -libc::ENODEV;
 

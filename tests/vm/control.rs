@@ -3,6 +3,7 @@
 
 mod channel;
 mod commands;
+mod modes;
 mod races;
 pub mod server;
 
@@ -73,6 +74,30 @@ pub const TESTS: &[Test] = &[
     Test {
         name: "channel/asynchronous",
         run: channel::asynchronous,
+    },
+    Test {
+        name: "channel/copied",
+        run: modes::copied,
+    },
+    Test {
+        name: "channel/user_copy",
+        run: modes::user_copy,
+    },
+    Test {
+        name: "channel/user_copy_bounds",
+        run: modes::user_copy_bounds,
+    },
+    Test {
+        name: "channel/data_on_demand",
+        run: modes::data_on_demand,
+    },
+    Test {
+        name: "channel/task_per_tag",
+        run: modes::task_per_tag,
+    },
+    Test {
+        name: "control/safe_stop",
+        run: modes::safe_stop,
     },
     Test {
         name: "channel/bad_buffer",

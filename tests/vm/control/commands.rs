@@ -54,7 +54,7 @@ fn info(id: u32) -> ublk::DevInfo {
 pub fn add_checks() -> Result<()> {
     let mut raw = Raw::open()?;
     let any = u32::MAX;
-    let cases: [(&str, i32, ublk::DevInfo); 9] = [
+    let cases: [(&str, i32, ublk::DevInfo); 10] = [
         (
             "no queue",
             libc::EINVAL,

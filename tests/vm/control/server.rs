@@ -146,6 +146,11 @@ impl Queue {
         }
     }
 
+    /// A tag's buffer.
+    pub fn buffer(&mut self, tag: u16) -> &mut [u8] {
+        &mut self.buffers[usize::from(tag)]
+    }
+
     pub fn fetch(&mut self, tag: u16) -> Result<()> {
         self.submit(
             ublk::U_IO_FETCH_REQ,
