@@ -99,7 +99,7 @@ void ubd_cancel_io(struct ubd_io *io, struct io_uring_cmd *cmd,
 	}
 	spin_unlock(&io->lock);
 	if (cmd)
-		io_uring_cmd_done(cmd, UBLK_IO_RES_ABORT, 0, issue_flags);
+		ubd_cmd_done(cmd, UBLK_IO_RES_ABORT, issue_flags);
 }
 
 /*
@@ -128,7 +128,7 @@ static int ubd_io_hold(struct ubd_queue *q, struct ubd_io *io,
 	}
 	spin_unlock(&io->lock);
 	if (abort)
-		io_uring_cmd_done(cmd, UBLK_IO_RES_ABORT, 0, issue_flags);
+		ubd_cmd_done(cmd, UBLK_IO_RES_ABORT, issue_flags);
 	return -EIOCBQUEUED;
 }
 
@@ -267,7 +267,7 @@ static int ubd_get_data(struct ubd_queue *q, struct ubd_io *io, u64 addr)
 static int ubd_ch_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 {
 	struct ubd_device *ub = cmd->file->private_data;
-	const struct ublksrv_io_cmd *src = io_uring_sqe_cmd(cmd->sqe);
+	const struct ublksrv_io_cmd *src = ubd_cmd_arg(cmd);
 	/* The submission queue is shared memory: read everything once. */
 	u16 q_id = READ_ONCE(src->q_id);
 	u16 tag = READ_ONCE(src->tag);
@@ -308,8 +308,9 @@ static void ubd_ch_cmd_in_task(struct io_uring_cmd *cmd,
 	if (!(current->flags & (PF_KTHREAD | PF_EXITING)))
 		ret = ubd_ch_cmd(cmd, issue_flags);
 	if (ret != -EIOCBQUEUED)
-		io_uring_cmd_done(cmd, ret, 0, issue_flags);
+		ubd_cmd_done(cmd, ret, issue_flags);
 }
+UBD_CMD_TASK_WORK(ubd_ch_cmd_in_task)
 
 /*
  * The task or the ring of a queue is going: nobody can answer what it took.
@@ -334,7 +335,7 @@ static int ubd_ch_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 	}
 	/* From an io-wq thread: back to the task that serves the queue. */
 	if (unlikely(issue_flags & IO_URING_F_UNLOCKED)) {
-		io_uring_cmd_complete_in_task(cmd, ubd_ch_cmd_in_task);
+		ubd_cmd_in_task(cmd, ubd_ch_cmd_in_task);
 		return -EIOCBQUEUED;
 	}
 	return ubd_ch_cmd(cmd, issue_flags);

@@ -8,9 +8,12 @@
 
 #include <linux/version.h>
 
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0) || \
-	LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
-#error "ubd_drv supports Linux 6.12"
+#define UBD_IS_SERIES(major, minor)					\
+	(LINUX_VERSION_CODE >= KERNEL_VERSION(major, minor, 0) &&	\
+	 LINUX_VERSION_CODE < KERNEL_VERSION(major, (minor) + 1, 0))
+
+#if !UBD_IS_SERIES(6, 12) && !UBD_IS_SERIES(7, 3)
+#error "ubd_drv supports Linux 6.12 and 7.3"
 #endif
 
 /* The hot path holds off preemption where such a kernel's spinlocks sleep. */
@@ -25,7 +28,14 @@
 #include "ublk_new.h"
 
 #define UBD_NO_SCHED_BY_DEFAULT	BLK_MQ_F_NO_SCHED_BY_DEFAULT
+
+#if UBD_IS_SERIES(6, 12)
 #define UBD_SHOULD_MERGE	BLK_MQ_F_SHOULD_MERGE
+#else
+#define UBD_SHOULD_MERGE	0	/* the default */
+#endif
+
+/* ---- io_uring ---- */
 
 /* The ring a command came through: commands of one queue share one. */
 static inline void *ubd_cmd_ring(struct io_uring_cmd *cmd)
@@ -33,17 +43,72 @@ static inline void *ubd_cmd_ring(struct io_uring_cmd *cmd)
 	return cmd_to_io_kiocb(cmd)->ctx;
 }
 
-/* NULL when there is no memory; newer kernels return an ERR_PTR. */
+/* The command's own bytes: 16, or 80 in a ring of large entries. */
+static inline const void *ubd_cmd_arg(const struct io_uring_cmd *cmd)
+{
+	return cmd->sqe->cmd;
+}
+
+static inline void ubd_cmd_done(struct io_uring_cmd *cmd, s32 ret,
+				unsigned int issue_flags)
+{
+#if UBD_IS_SERIES(6, 12)
+	io_uring_cmd_done(cmd, ret, 0, issue_flags);
+#else
+	io_uring_cmd_done(cmd, ret, issue_flags);
+#endif
+}
+
+/*
+ * ubd_cmd_in_task(cmd, fn) has fn(cmd, issue_flags) run in the task that issued
+ * the command. UBD_CMD_TASK_WORK(fn), once, after the function: what the core
+ * calls.
+ */
+#if UBD_IS_SERIES(6, 12)
+#define UBD_CMD_TASK_WORK(fn)						\
+static void fn##_work(struct io_uring_cmd *cmd, unsigned int issue_flags) \
+{									\
+	fn(cmd, issue_flags);						\
+}
+#else
+#define UBD_CMD_TASK_WORK(fn)						\
+static void fn##_work(struct io_tw_req req, io_tw_token_t tw)		\
+{									\
+	fn(io_uring_cmd_from_tw(req), IO_URING_CMD_TASK_WORK_ISSUE_FLAGS); \
+}
+#endif
+
+#define ubd_cmd_in_task(cmd, fn)	io_uring_cmd_complete_in_task(cmd, fn##_work)
+
+/* ---- bios ---- */
+
+/* NULL when there is no memory, or the bio must not be split. */
 static inline struct bio *ubd_bio_split(struct bio *bio, unsigned int sectors,
 					struct bio_set *bs)
 {
-	return bio_split(bio, sectors, GFP_NOIO, bs);
+	struct bio *first = bio_split(bio, sectors, GFP_NOIO, bs);
+
+	return IS_ERR(first) ? NULL : first;
 }
 
 /* Resume point of a bio within its current bvec, for an iov_iter. */
 static inline unsigned int ubd_bio_iov_offset(const struct bio *bio)
 {
+#if UBD_IS_SERIES(6, 12)
 	return bio->bi_iter.bi_bvec_done;
+#else
+	return bio->bi_iter.bi_offset;
+#endif
+}
+
+/* What is left of the bio. */
+static inline void ubd_zero_fill_bio(struct bio *bio)
+{
+#if UBD_IS_SERIES(6, 12)
+	zero_fill_bio_iter(bio, bio->bi_iter);
+#else
+	zero_fill_bio(bio);
+#endif
 }
 
 /*
@@ -61,11 +126,6 @@ static __always_inline void ubd_bio_set_dev(struct bio *bio,
 	bio->bi_flags = flags | (checked ? 1U << BIO_REMAPPED : 0);
 	bio->bi_bdev = bdev;
 	bio_associate_blkg_from_css(bio, bio_blkcg_css(bio));
-}
-
-static inline void ubd_zero_fill_bio(struct bio *bio)
-{
-	zero_fill_bio_iter(bio, bio->bi_iter);
 }
 
 #endif /* UBD_COMPAT_H */

@@ -291,7 +291,7 @@ static int ubd_ctl_permit(struct ubd_device *ub, struct ubd_ctl *c)
 
 static int ubd_ctl_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 {
-	const struct ublksrv_ctrl_cmd *src = io_uring_sqe_cmd(cmd->sqe);
+	const struct ublksrv_ctrl_cmd *src = ubd_cmd_arg(cmd);
 	struct ubd_device *ub;
 	struct ubd_ctl c;
 	int ret;

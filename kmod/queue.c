@@ -82,7 +82,7 @@ unlock:
 	ubd_tag_returned(ub);
 	if (rq)
 		ubd_drop_request(ub, rq, false);
-	io_uring_cmd_done(cmd, res, 0, issue_flags);
+	ubd_cmd_done(cmd, res, issue_flags);
 }
 
 static void ubd_deliver_pending(struct io_uring_cmd *cmd,
@@ -99,6 +99,7 @@ static void ubd_deliver_pending(struct io_uring_cmd *cmd,
 	llist_for_each_entry_safe(io, next, list, node)
 		ubd_deliver(q, io, dead, issue_flags);
 }
+UBD_CMD_TASK_WORK(ubd_deliver_pending)
 
 /* A tag with a task or a ring of its own. */
 static void ubd_deliver_alone(struct io_uring_cmd *cmd,
@@ -109,6 +110,7 @@ static void ubd_deliver_alone(struct io_uring_cmd *cmd,
 	ubd_deliver(pdu->q, pdu->io, current != pdu->io->task ||
 		    current->flags & PF_EXITING, issue_flags);
 }
+UBD_CMD_TASK_WORK(ubd_deliver_alone)
 
 static blk_status_t ubd_queue_rq(struct blk_mq_hw_ctx *hctx,
 				 const struct blk_mq_queue_data *bd)
@@ -143,9 +145,9 @@ static blk_status_t ubd_queue_rq(struct blk_mq_hw_ctx *hctx,
 	 * sends it. Its command cannot go before: only that work ends it.
 	 */
 	if (unlikely(io->alone))
-		io_uring_cmd_complete_in_task(cmd, ubd_deliver_alone);
+		ubd_cmd_in_task(cmd, ubd_deliver_alone);
 	else if (llist_add(&io->node, &q->pending))
-		io_uring_cmd_complete_in_task(cmd, ubd_deliver_pending);
+		ubd_cmd_in_task(cmd, ubd_deliver_pending);
 	return BLK_STS_OK;
 }
 

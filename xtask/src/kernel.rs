@@ -12,25 +12,66 @@ use crate::{packages, rootfs};
 #[derive(Debug)]
 pub struct Series {
     pub name: &'static str,
+    /// The guest's release.
     pub suite: &'static str,
+    /// Where its kernel comes from, if not from the release itself.
+    pub pocket: Option<&'static str>,
     pub packages: &'static [&'static str],
 }
 
-static SERIES: &[Series] = &[Series {
-    name: "6.12",
-    suite: "trixie",
-    packages: &["linux-image-amd64", "linux-headers-amd64"],
-}];
+static SERIES: &[Series] = &[
+    Series {
+        name: "6.12",
+        suite: "trixie",
+        pocket: None,
+        packages: &["linux-image-amd64", "linux-headers-amd64"],
+    },
+    Series {
+        name: "7.3",
+        suite: "trixie",
+        pocket: Some("trixie-backports"),
+        packages: &[
+            "linux-image-amd64/trixie-backports",
+            "linux-headers-amd64/trixie-backports",
+        ],
+    },
+];
 
-/// Parses `--kernel`.
-pub fn parse_series(name: &str) -> Result<&'static Series, String> {
-    SERIES
-        .iter()
-        .find(|series| series.name == name)
-        .ok_or_else(|| {
-            let known: Vec<_> = SERIES.iter().map(|series| series.name).collect();
-            format!("only these kernels are supported: {}", known.join(", "))
-        })
+/// What `--kernel` names: one series or all of them, never none.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice(&'static [Series]);
+
+impl Choice {
+    /// Parses `--kernel`.
+    pub fn parse(name: &str) -> Result<Choice, String> {
+        if name == "all" {
+            return Ok(Choice(SERIES));
+        }
+        SERIES
+            .iter()
+            .position(|series| series.name == name)
+            .map(|at| Choice(&SERIES[at..=at]))
+            .ok_or_else(|| {
+                let known: Vec<_> = SERIES.iter().map(|series| series.name).collect();
+                format!(
+                    "only these kernels are supported: {} and `all`",
+                    known.join(", ")
+                )
+            })
+    }
+
+    /// The series, the oldest first.
+    pub fn series(self) -> &'static [Series] {
+        self.0
+    }
+
+    /// The one series; none if more were asked for.
+    pub fn single(self) -> Option<&'static Series> {
+        match self.0 {
+            [series] => Some(series),
+            _ => None,
+        }
+    }
 }
 
 /// A kernel that is ready to boot, and the root file system it boots with.
@@ -120,8 +161,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn all_is_more_than_one() {
+        let all = Choice::parse("all").unwrap();
+        assert_eq!(all.series().len(), SERIES.len());
+        assert!(all.single().is_none());
+    }
+
+    #[test]
     fn an_unknown_series_is_refused_with_the_known_ones() {
-        assert_eq!(parse_series("6.12").unwrap().suite, "trixie");
-        assert!(parse_series("5.4").unwrap_err().contains("6.12"));
+        let choice = Choice::parse("6.12").unwrap();
+        assert_eq!(choice.single().unwrap().suite, "trixie");
+        assert!(Choice::parse("5.4").unwrap_err().contains("6.12, 7.3"));
     }
 }

@@ -16,8 +16,8 @@ use crate::kernel::Kernel;
 pub fn works(kernel: &Kernel) -> Result<bool> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .context("failed to read the machine's boot id")?;
-    let key = cache::key([boot.trim(), &kernel.version]);
-    let answer = cache::dir()?.join("kvm-probe");
+    let key = cache::key([boot.trim()]);
+    let answer = cache::dir()?.join(format!("kvm-probe-{}", kernel.version));
     if let Some((known, answer)) = fs::read_to_string(&answer)
         .unwrap_or_default()
         .split_once(' ')

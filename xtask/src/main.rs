@@ -22,21 +22,26 @@ mod test;
 mod virtme;
 mod vm;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use kernel::{Choice, Kernel};
 
 /// EX_UNAVAILABLE: the machinery failed, nothing is said about the code under test.
 const EXIT_INFRASTRUCTURE: u8 = 69;
 
+/// As clap's.
+const EXIT_USAGE: u8 = 2;
+
 #[derive(Parser)]
 #[command(name = "cargo xtask", about, version)]
 struct Cli {
-    /// Kernel series to build for and to boot
-    #[arg(long, global = true, default_value = "6.12", value_parser = kernel::parse_series)]
-    kernel: &'static kernel::Series,
+    /// Kernel series to build for and to boot: 6.12 or 7.3; `all` for setup, kmod and test
+    #[arg(long, global = true, value_name = "SERIES", default_value = "6.12", value_parser = Choice::parse)]
+    kernel: Choice,
 
     /// Self-built kernel instead: DIR/vmlinuz, DIR/lib/modules/VERSION and DIR/build (its build tree)
     #[arg(long, global = true, value_name = "DIR")]
@@ -63,29 +68,55 @@ enum Command {
 }
 
 fn run(cli: Cli) -> Result<u8> {
-    let setup = || kernel::Kernel::prepare(cli.kernel, cli.kernel_dir.as_deref());
+    let dir = cli.kernel_dir.as_deref();
+    let all: Vec<_> = cli
+        .kernel
+        .series()
+        .iter()
+        .map(|series| move || Kernel::prepare(series, dir))
+        .collect();
+    let one = || {
+        let series = cli.kernel.single();
+        let series = series.ok_or(Usage("this command takes one kernel, not `--kernel all`"))?;
+        Kernel::prepare(series, dir)
+    };
     match cli.command {
         Command::Setup => {
-            let kernel = setup()?;
             virtme::ensure()?;
-            eprintln!(
-                "ready: kernel {} in {}",
-                kernel.version,
-                kernel.rootfs.display()
-            );
+            for setup in all {
+                let kernel = setup()?;
+                eprintln!(
+                    "ready: kernel {} in {}",
+                    kernel.version,
+                    kernel.rootfs.display()
+                );
+            }
             Ok(0)
         }
         Command::Kmod => {
-            let module = kmod::build(&setup()?)?;
-            println!("{}", module.display());
+            for setup in all {
+                println!("{}", kmod::build(&setup()?)?.display());
+            }
             Ok(0)
         }
-        Command::Vm(args) => vm::command(&setup()?, args),
-        Command::Demo(args) => demo::command(&setup()?, args),
-        Command::Bench(args) => bench::command(&setup()?, args),
-        Command::Test(args) => test::command(setup, args),
+        Command::Vm(args) => vm::command(&one()?, args),
+        Command::Demo(args) => demo::command(&one()?, args),
+        Command::Bench(args) => bench::command(&one()?, args),
+        Command::Test(args) => test::command(&all, args),
     }
 }
+
+/// A command line that asks for what there is not: exit 2.
+#[derive(Debug)]
+struct Usage(&'static str);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
@@ -94,6 +125,8 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             let code = if error.is::<host::BuildFailed>() {
                 1
+            } else if error.is::<Usage>() {
+                EXIT_USAGE
             } else {
                 EXIT_INFRASTRUCTURE
             };

@@ -90,12 +90,20 @@ pub fn ensure(series: &Series) -> Result<PathBuf> {
             "building a Debian {} tree with Linux {}",
             series.suite, series.name
         );
-        step(&what, || build(dir, series.suite, &names))
+        step(&what, || build(dir, series, &names))
     })?;
     Ok(entry.join("root"))
 }
 
-fn build(dir: &Path, suite: &str, names: &[&str]) -> Result<()> {
+/// Lines for `sources.list`.
+fn sources(series: &Series, mirror: &str) -> Vec<String> {
+    std::iter::once(series.suite)
+        .chain(series.pocket)
+        .map(|suite| format!("deb {mirror} {suite} main"))
+        .collect()
+}
+
+fn build(dir: &Path, series: &Series, names: &[&str]) -> Result<()> {
     let root = dir.join("root");
     let mkdirs = MOUNT_POINTS
         .iter()
@@ -120,8 +128,8 @@ fn build(dir: &Path, suite: &str, names: &[&str]) -> Result<()> {
             "--customize-hook=printf '%s\\n'{blacklist} >\"$1/etc/modprobe.d/ubd.conf\""
         ))
         .arg(format!("--include={}", names.join(",")))
-        .arg(suite)
+        .arg(series.suite)
         .arg(&root)
-        .arg(packages::mirror()?);
+        .args(sources(series, &packages::mirror()?));
     host::run_logged(&mut command, &cache::dir()?.join("rootfs.log"))
 }

@@ -32,17 +32,28 @@ pub struct TestArgs {
     filter: Vec<OsString>,
 }
 
-/// Runs the tests; 1 if one failed. `setup` is called when the machine is needed.
-pub fn command(setup: impl FnOnce() -> Result<Kernel>, args: TestArgs) -> Result<u8> {
+/// Runs the tests, those of the machine on one kernel after the other; 1 if one failed. Each of
+/// `setups` readies a kernel.
+pub fn command(setups: &[impl Fn() -> Result<Kernel>], args: TestArgs) -> Result<u8> {
     // First: the host's tests compile BPF too, with the packages that this brings.
-    let kernel = setup()?;
+    let kernels = setups
+        .iter()
+        .map(|setup| setup())
+        .collect::<Result<Vec<_>>>()?;
     if !args.vm_only && !host_tests(&args.filter)? {
         return Ok(1);
     }
     if args.host_only {
         return Ok(0);
     }
-    vm_tests(&kernel, &args)
+    let mut worst = 0;
+    for kernel in &kernels {
+        if kernels.len() > 1 {
+            eprintln!("xtask: Linux {}", kernel.version);
+        }
+        worst = worst.max(vm_tests(kernel, &args)?);
+    }
+    Ok(worst)
 }
 
 /// Everything but the target that needs the machine.

@@ -28,9 +28,8 @@ use serde_json::Value;
 
 use crate::host;
 use crate::kernel::Kernel;
+use crate::EXIT_USAGE;
 use machine::Machines;
-
-const EXIT_USAGE: u8 = 2;
 
 /// `cargo xtask bench`
 #[derive(Args)]
