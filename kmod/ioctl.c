@@ -45,113 +45,6 @@ static long ubd_ioc_features(void __user *arg)
 	return copy_to_user(arg, &f, sizeof(f)) ? -EFAULT : 0;
 }
 
-static long ubd_ioc_reg_slot(void __user *arg)
-{
-	struct ubd_slot_reg reg;
-	struct ubd_device *ub;
-	long ret;
-
-	if (copy_from_user(&reg, arg, sizeof(reg)))
-		return -EFAULT;
-	ub = ubd_own_device(reg.dev_id);
-	if (IS_ERR(ub))
-		return PTR_ERR(ub);
-	ret = ubd_slot_register(ub, &reg);
-	/* Not told which one it is, nobody would ever take it back. */
-	if (!ret && copy_to_user(arg, &reg, sizeof(reg))) {
-		ubd_slot_unregister(ub, reg.slot);
-		ret = -EFAULT;
-	}
-	ubd_put_device(ub);
-	return ret;
-}
-
-static long ubd_ioc_unreg_slot(void __user *arg)
-{
-	struct ubd_slot_unreg unreg;
-	struct ubd_device *ub;
-	long ret;
-
-	if (copy_from_user(&unreg, arg, sizeof(unreg)))
-		return -EFAULT;
-	ub = ubd_own_device(unreg.dev_id);
-	if (IS_ERR(ub))
-		return PTR_ERR(ub);
-	ret = ubd_slot_unregister(ub, unreg.slot);
-	ubd_put_device(ub);
-	return ret;
-}
-
-static long ubd_ioc_list_slots(void __user *arg)
-{
-	struct ubd_slot_list list;
-	struct ubd_device *ub;
-	long ret;
-
-	if (copy_from_user(&list, arg, sizeof(list)))
-		return -EFAULT;
-	ub = ubd_own_device(list.dev_id);
-	if (IS_ERR(ub))
-		return PTR_ERR(ub);
-	ret = ubd_slot_list(ub, arg);
-	ubd_put_device(ub);
-	return ret;
-}
-
-static long ubd_ioc_bind(void __user *arg)
-{
-	struct ubd_bind bind;
-	struct ubd_device *ub;
-	long ret;
-
-	if (copy_from_user(&bind, arg, sizeof(bind)))
-		return -EFAULT;
-	if (bind.flags || !ubd_name_ok(bind.name))
-		return -EINVAL;
-	ub = ubd_own_device(bind.dev_id);
-	if (IS_ERR(ub))
-		return PTR_ERR(ub);
-	ret = ubd_bind(ub, bind.name, bind.cookie);
-	ubd_put_device(ub);
-	return ret;
-}
-
-static long ubd_ioc_unbind(void __user *arg)
-{
-	struct ubd_unbind unbind;
-	struct ubd_device *ub;
-	long ret;
-
-	if (copy_from_user(&unbind, arg, sizeof(unbind)))
-		return -EFAULT;
-	if (unbind.reserved)
-		return -EINVAL;
-	ub = ubd_own_device(unbind.dev_id);
-	if (IS_ERR(ub))
-		return PTR_ERR(ub);
-	ret = ubd_unbind(ub);
-	ubd_put_device(ub);
-	return ret;
-}
-
-static long ubd_ioc_fence(void __user *arg)
-{
-	struct ubd_fence fence;
-	struct ubd_device *ub;
-	long ret;
-
-	if (copy_from_user(&fence, arg, sizeof(fence)))
-		return -EFAULT;
-	if (fence.reserved)
-		return -EINVAL;
-	ub = ubd_own_device(fence.dev_id);
-	if (IS_ERR(ub))
-		return PTR_ERR(ub);
-	ret = ubd_fence(ub);
-	ubd_put_device(ub);
-	return ret;
-}
-
 static long ubd_ioc_test_run(void __user *arg)
 {
 	struct ubd_test_run *run = memdup_user(arg, sizeof(*run));
@@ -166,37 +59,84 @@ static long ubd_ioc_test_run(void __user *arg)
 	return ret;
 }
 
-static long ubd_ioc_set_policy(void __user *arg)
-{
+/* The argument of a command for a device, which it names first. */
+union ubd_ioc {
+	__u32 dev_id;
+	struct ubd_slot_reg reg;
+	struct ubd_slot_unreg unreg;
+	struct ubd_slot_list list;
+	struct ubd_slot_resize resize;
+	struct ubd_bind bind;
+	struct ubd_unbind unbind;
+	struct ubd_fence fence;
 	struct ubd_policy policy;
-	struct ubd_device *ub;
-	long ret;
+};
 
-	if (copy_from_user(&policy, arg, sizeof(policy)))
-		return -EFAULT;
-	ub = ubd_own_device(policy.dev_id);
-	if (IS_ERR(ub))
-		return PTR_ERR(ub);
-	ret = ubd_set_policy(ub, policy.flags);
-	ubd_put_device(ub);
-	return ret;
+static long ubd_ioc_run(struct ubd_device *ub, unsigned int cmd,
+			union ubd_ioc *c)
+{
+	switch (cmd) {
+	case UBD_CMD_REG_SLOT:
+		return ubd_slot_register(ub, &c->reg);
+	case UBD_CMD_UNREG_SLOT:
+		return ubd_slot_unregister(ub, c->unreg.slot);
+	case UBD_CMD_LIST_SLOTS:
+		return ubd_slot_list(ub, &c->list);
+	case UBD_CMD_RESIZE_SLOT:
+		return ubd_slot_resize(ub, &c->resize);
+	case UBD_CMD_BIND:
+		if (c->bind.flags || !ubd_name_ok(c->bind.name))
+			return -EINVAL;
+		return ubd_bind(ub, c->bind.name, c->bind.cookie);
+	case UBD_CMD_UNBIND:
+		return c->unbind.reserved ? -EINVAL : ubd_unbind(ub);
+	case UBD_CMD_FENCE:
+		return c->fence.reserved ? -EINVAL : ubd_fence(ub);
+	case UBD_CMD_SET_POLICY:
+		return ubd_set_policy(ub, c->policy.flags);
+	default:
+		return -ENOTTY;
+	}
 }
 
-static long ubd_ioc_resize_slot(void __user *arg)
+static bool ubd_ioc_is_known(unsigned int cmd)
 {
-	struct ubd_slot_resize resize;
+	static const unsigned int known[] = {
+		UBD_CMD_REG_SLOT, UBD_CMD_UNREG_SLOT, UBD_CMD_LIST_SLOTS,
+		UBD_CMD_RESIZE_SLOT, UBD_CMD_BIND, UBD_CMD_UNBIND,
+		UBD_CMD_FENCE, UBD_CMD_SET_POLICY,
+	};
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(known); i++)
+		if (known[i] == cmd)
+			return true;
+	return false;
+}
+
+static long ubd_ioc_device(unsigned int cmd, void __user *arg)
+{
 	struct ubd_device *ub;
+	union ubd_ioc c;
 	long ret;
 
-	if (copy_from_user(&resize, arg, sizeof(resize)))
+	if (!ubd_ioc_is_known(cmd))
+		return -ENOTTY;
+	memset(&c, 0, sizeof(c));
+	if (copy_from_user(&c, arg, _IOC_SIZE(cmd)))
 		return -EFAULT;
-	ub = ubd_own_device(resize.dev_id);
+	ub = ubd_own_device(c.dev_id);
 	if (IS_ERR(ub))
 		return PTR_ERR(ub);
-	ret = ubd_slot_resize(ub, &resize);
-	ubd_put_device(ub);
-	if (!ret && copy_to_user(arg, &resize, sizeof(resize)))
+	ret = ubd_ioc_run(ub, cmd, &c);
+	if (!ret && _IOC_DIR(cmd) & _IOC_READ &&
+	    copy_to_user(arg, &c, _IOC_SIZE(cmd))) {
+		/* Not told which one it is, nobody would ever take it back. */
+		if (cmd == UBD_CMD_REG_SLOT)
+			ubd_slot_unregister(ub, c.reg.slot);
 		ret = -EFAULT;
+	}
+	ubd_put_device(ub);
 	return ret;
 }
 
@@ -208,28 +148,9 @@ long ubd_ctl_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return ubd_ioc_features(argp);
 	if (!capable(CAP_SYS_ADMIN))
 		return -EPERM;
-	switch (cmd) {
-	case UBD_CMD_REG_SLOT:
-		return ubd_ioc_reg_slot(argp);
-	case UBD_CMD_UNREG_SLOT:
-		return ubd_ioc_unreg_slot(argp);
-	case UBD_CMD_LIST_SLOTS:
-		return ubd_ioc_list_slots(argp);
-	case UBD_CMD_BIND:
-		return ubd_ioc_bind(argp);
-	case UBD_CMD_UNBIND:
-		return ubd_ioc_unbind(argp);
-	case UBD_CMD_LIST_PROGS:
+	if (cmd == UBD_CMD_LIST_PROGS)
 		return ubd_prog_list(argp);
-	case UBD_CMD_FENCE:
-		return ubd_ioc_fence(argp);
-	case UBD_CMD_SET_POLICY:
-		return ubd_ioc_set_policy(argp);
-	case UBD_CMD_RESIZE_SLOT:
-		return ubd_ioc_resize_slot(argp);
-	case UBD_CMD_TEST_RUN:
+	if (cmd == UBD_CMD_TEST_RUN)
 		return ubd_ioc_test_run(argp);
-	default:
-		return -ENOTTY;
-	}
+	return ubd_ioc_device(cmd, argp);
 }

@@ -395,17 +395,13 @@ static void ubd_slot_fill(struct ubd_slot_info *info, u32 nr,
 	info->dev = (u64)MAJOR(dev) << 32 | MINOR(dev);
 }
 
-int ubd_slot_list(struct ubd_device *ub, struct ubd_slot_list __user *arg)
+/* Fills the caller's array as far as it goes, and list->nr with the count. */
+int ubd_slot_list(struct ubd_device *ub, struct ubd_slot_list *list)
 {
-	struct ubd_slot_list list;
-	struct ubd_slot_info __user *out;
+	struct ubd_slot_info __user *out = u64_to_user_ptr(list->addr);
 	struct ubd_slot_info info;
 	u32 nr, used = 0;
-	int ret = 0;
 
-	if (copy_from_user(&list, arg, sizeof(list)))
-		return -EFAULT;
-	out = u64_to_user_ptr(list.addr);
 	for (nr = 0; nr < UBD_MAX_SLOTS; nr++) {
 		bool there;
 
@@ -416,15 +412,13 @@ int ubd_slot_list(struct ubd_device *ub, struct ubd_slot_list __user *arg)
 		mutex_unlock(&ub->slot_mutex);
 		if (!there)
 			continue;
-		if (used < list.nr &&
+		if (used < list->nr &&
 		    copy_to_user(&out[used], &info, sizeof(info)))
 			return -EFAULT;
 		used++;
 	}
-	list.nr = used;
-	if (copy_to_user(arg, &list, sizeof(list)))
-		ret = -EFAULT;
-	return ret;
+	list->nr = used;
+	return 0;
 }
 
 /* Called under ub->mutex by START. */

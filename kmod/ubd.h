@@ -361,7 +361,7 @@ void ubd_decline_rest(struct ubd_device *ub, struct bio *bio);
 int ubd_slot_register(struct ubd_device *ub, struct ubd_slot_reg *reg);
 int ubd_slot_unregister(struct ubd_device *ub, u32 nr);
 int ubd_slot_resize(struct ubd_device *ub, struct ubd_slot_resize *resize);
-int ubd_slot_list(struct ubd_device *ub, struct ubd_slot_list __user *arg);
+int ubd_slot_list(struct ubd_device *ub, struct ubd_slot_list *list);
 void ubd_slots_stack(struct ubd_device *ub, struct queue_limits *lim);
 void ubd_slots_release(struct ubd_device *ub, bool all, bool sync);
 

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! rublk, which was written for ublk, serves ubd's devices: all it needs is links with the names
-//! that it looks for.
+//! rublk and libublk's examples, which were written for ublk, serve ubd's devices: all they need
+//! is links with the names that they look for.
 
 use anyhow::{ensure, Context, Result};
 use ubd_bpf::control::Control;
+use ubd_bpf::uapi::ublk;
 
-use crate::support::io::read_direct;
-use crate::support::{sh, Files, Fio, Prog, Skip, Test, Ubd};
+use std::time::Duration;
+
+use crate::support::io::{read_direct, write_direct};
+use crate::support::{seconds, sh, wait_for, Background, Files, Fio, Prog, Skip, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
     Test {
@@ -24,6 +27,34 @@ pub const TESTS: &[Test] = &[
     Test {
         name: "peer/rublk_with_a_fast_path",
         run: mapped,
+    },
+    Test {
+        name: "peer/rublk_user_copy",
+        run: || verified("loop -u", ublk::F_USER_COPY),
+    },
+    Test {
+        name: "peer/rublk_zero_copy",
+        run: || verified("loop -z", ublk::F_AUTO_BUF_REG),
+    },
+    Test {
+        name: "peer/rublk_recovery",
+        run: recovery,
+    },
+    Test {
+        name: "peer/libublk_null",
+        run: || example("null", "", 0),
+    },
+    Test {
+        name: "peer/libublk_null_user_copy",
+        run: || example("null", "-u", ublk::F_USER_COPY),
+    },
+    Test {
+        name: "peer/libublk_loop",
+        run: || example("loop", "", 0),
+    },
+    Test {
+        name: "peer/libublk_ramdisk_recovery",
+        run: ramdisk,
     },
 ];
 
@@ -143,4 +174,124 @@ fn mapped() -> Result<()> {
         counted.summary()
     );
     delete(device)
+}
+
+/// A loop device in another mode of the protocol.
+fn verified(target: &str, feature: u64) -> Result<()> {
+    let _links = Links::new()?;
+    offered(feature)?;
+    let files = Files::ext4()?;
+    let backing = files.file("backing", 32 << 20)?;
+    let device = rublk(33, &format!("{target} -f {}", backing.display()))?;
+    let flags = Control::open()?.dev_info(device.id())?.flags;
+    ensure!(flags & feature != 0, "rublk did not ask for it: {flags:#x}");
+    let before = device.counters()?;
+    Fio::verify(&device.node(), 2000).option("size=16M").run()?;
+    device.counters()?.since(&before).all_declined(2000)?;
+    delete(device)
+}
+
+fn offered(feature: u64) -> Result<()> {
+    if Control::open()?.ublk_features()? & feature != feature {
+        return Err(Skip("the driver does not offer that on this kernel".into()).into());
+    }
+    Ok(())
+}
+
+/// rublk is killed under load, twice, and recovers its device: no I/O fails.
+fn recovery() -> Result<()> {
+    let _links = Links::new()?;
+    let files = Files::ext4()?;
+    let backing = files.file("backing", 32 << 20)?;
+    let device = rublk(31, &format!("loop -r -f {}", backing.display()))?;
+    let fio = Fio::verify(&device.node(), 4000)
+        .option("size=16M")
+        .option("rate_iops=400");
+    let mut load = Background::start(fio.command())?;
+    for _ in 0..2 {
+        std::thread::sleep(Duration::from_secs(2));
+        ensure!(load.is_running(), "{}", load.finish()?);
+        let pid = device.pid()?;
+        sh(format!("kill -9 {pid}"))?;
+        wait_for("the device to be quiesced", seconds(20), || {
+            device
+                .attr("ubd/state")
+                .is_ok_and(|state| state == "quiesced")
+        })?;
+        sh(format!("timeout 60 rublk recover -n {} 2>&1", device.id()))?;
+        wait_for("the device to live", seconds(20), || {
+            device.attr("ubd/state").is_ok_and(|state| state == "live")
+        })?;
+        ensure!(device.pid()? != pid, "served by the dead");
+    }
+    load.finish()?;
+    delete(device)
+}
+
+/// An example adds a device, which works, and deletes it.
+fn example(name: &str, options: &str, feature: u64) -> Result<()> {
+    let _links = Links::new()?;
+    offered(feature)?;
+    let files = Files::ext4()?;
+    let backing = files.file("backing", 32 << 20)?;
+    let file = match name {
+        "loop" => format!("-f {}", backing.display()),
+        _ => String::new(),
+    };
+    let id = IDS.start;
+    let said = sh(format!(
+        "timeout 60 libublk-{name} add -n {id} {options} {file} 2>&1; udevadm settle --timeout=60"
+    ));
+    let device = Ubd::adopt(id);
+    let said = said.with_context(|| format!("`libublk-{name} add` failed"))?;
+    let state = device
+        .attr("ubd/state")
+        .with_context(|| format!("no disk: {said}"))?;
+    ensure!(state == "live", "state {state}; it said: {said}");
+    let before = device.counters()?;
+    let fio = match name {
+        "loop" => Fio::verify(&device.node(), 2000),
+        _ => Fio::new(&device.node(), 2000),
+    };
+    fio.option("size=16M").run()?;
+    device.counters()?.since(&before).all_declined(2000)?;
+    sh(format!("timeout 60 libublk-{name} del -n {id} 2>&1"))?;
+    ensure!(Control::open()?.dev_info(id).is_err(), "it is not deleted");
+    std::mem::forget(device);
+    Ok(())
+}
+
+/// The RAM disk dies with its contents; its successor serves an empty one under the same users.
+fn ramdisk() -> Result<()> {
+    let _links = Links::new()?;
+    let id = IDS.start;
+    let said = sh(format!("timeout 60 libublk-ramdisk add {id} 32 2>&1"));
+    let device = Ubd::adopt(id);
+    said.context("`libublk-ramdisk add` failed")?;
+    wait_for("the disk", seconds(20), || {
+        device.attr("ubd/state").is_ok_and(|state| state == "live")
+    })?;
+    Fio::verify(&device.node(), 1000).option("size=16M").run()?;
+    write_direct(device.node(), 0, &[7; 4096])?;
+    let user = std::fs::File::open(device.node())?;
+    sh(format!("kill -9 {}", device.pid()?))?;
+    wait_for("the device to be quiesced", seconds(20), || {
+        device
+            .attr("ubd/state")
+            .is_ok_and(|state| state == "quiesced")
+    })?;
+    sh(format!("timeout 60 libublk-ramdisk recover {id} 2>&1"))?;
+    wait_for("the device to live", seconds(20), || {
+        device.attr("ubd/state").is_ok_and(|state| state == "live")
+    })?;
+    ensure!(
+        read_direct(device.node(), 0, 4096)? == [0; 4096],
+        "old data"
+    );
+    Fio::verify(&device.node(), 1000).option("size=16M").run()?;
+    drop(user);
+    sh(format!("timeout 60 libublk-ramdisk del {id} 2>&1"))?;
+    ensure!(Control::open()?.dev_info(id).is_err(), "it is not deleted");
+    std::mem::forget(device);
+    Ok(())
 }

@@ -84,6 +84,9 @@ fn vm_tests(kernel: &Kernel, args: &TestArgs) -> Result<u8> {
     let guest = vm::with_ubd(Guest::new()?, kernel)?;
     guest.copy(test, "vm-test")?;
     guest.program(&peer::rublk()?)?;
+    for example in peer::examples()? {
+        guest.program(&example)?;
+    }
     let command: Vec<_> = std::iter::once("/ubd/run/vm-test".into())
         .chain(args.filter.iter().cloned())
         .collect();
