@@ -6,6 +6,7 @@ mod commands;
 mod modes;
 mod races;
 pub mod server;
+mod unprivileged;
 
 use anyhow::{ensure, Context, Result};
 use ubd_bpf::control::{AddRequest, Control};
@@ -94,6 +95,10 @@ pub const TESTS: &[Test] = &[
     Test {
         name: "channel/task_per_tag",
         run: modes::task_per_tag,
+    },
+    Test {
+        name: "control/unprivileged",
+        run: unprivileged::unprivileged,
     },
     Test {
         name: "control/safe_stop",

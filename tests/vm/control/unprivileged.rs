@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Devices of people without privileges: who may add, control and open them.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::{ensure, Context, Result};
+use ubd_bpf::control::Control;
+use ubd_bpf::uapi::ublk;
+
+use crate::support::{sh, Files, Ubd};
+
+/// `nobody`, and somebody else.
+const OWNER: u32 = 65534;
+const OTHER: u32 = 12345;
+
+/// Runs a shell command as user and group `id`, without any capability.
+fn run_as(id: u32, script: &str) -> Result<String> {
+    let out = Command::new("sh")
+        .args(["-c", script])
+        .uid(id)
+        .gid(id)
+        .output()
+        .context("failed to run a shell")?;
+    let text = [out.stdout, out.stderr].concat();
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    ensure!(out.status.success(), "`{script}` as {id}: {text}");
+    Ok(text)
+}
+
+/// The control node for everybody, as a udev rule of an administrator would give it.
+struct OpenControl;
+
+impl OpenControl {
+    fn new() -> Result<OpenControl> {
+        sh("chmod 666 /dev/ubd-control; ln -sfn ubd-control /dev/ublk-control")?;
+        Ok(OpenControl)
+    }
+}
+
+impl Drop for OpenControl {
+    fn drop(&mut self) {
+        let _ =
+            sh("chmod 600 /dev/ubd-control; find /dev -maxdepth 1 -name 'ublk*' -type l -delete");
+    }
+}
+
+/// A whole life with a server of the registry, which knows nothing of ubd.
+pub fn unprivileged() -> Result<()> {
+    let _open = OpenControl::new()?;
+    let (id, files) = (30, Files::ext4()?);
+    let backing = files.file("backing", 32 << 20)?;
+    let path = backing.display();
+    sh(format!(
+        "chmod 755 {}; chown {OWNER}:{OWNER} {path}; \
+         ln -sfn ubdc{id} /dev/ublkc{id}; ln -sfn ubdb{id} /dev/ublkb{id}",
+        files.dir().display()
+    ))?;
+
+    // Not without the flag, and not with what only root's servers are trusted with.
+    for refused in ["loop", "loop -p -u"] {
+        let added = run_as(
+            OWNER,
+            &format!("timeout 60 rublk add {refused} -n {id} -f {path} --foreground"),
+        );
+        let there = Control::open()?.dev_info(id).is_ok();
+        let device = there.then(|| Ubd::adopt(id));
+        ensure!(
+            added.is_err() && device.is_none(),
+            "`rublk add {refused}` worked"
+        );
+    }
+
+    let mut server = Command::new("rublk")
+        .args(["add", "loop", "-p", "-n"])
+        .arg(id.to_string())
+        .arg("-f")
+        .arg(&backing)
+        .arg("--foreground")
+        .env("HOME", "/tmp")
+        .uid(OWNER)
+        .gid(OWNER)
+        .spawn()
+        .context("failed to run rublk")?;
+    let device = Ubd::adopt(id);
+    let tested = used_by_its_owner(&device);
+    let deleted = device.del();
+    let _ = server.kill();
+    server.wait()?;
+    tested.and(deleted)
+}
+
+fn used_by_its_owner(device: &Ubd) -> Result<()> {
+    let id = device.id();
+    crate::support::wait_for("the disk", crate::support::seconds(30), || {
+        device.attr("ubd/state").is_ok_and(|state| state == "live")
+    })?;
+    sh("udevadm settle --timeout=60")?;
+    let flags = Control::open()?.dev_info(id)?.flags;
+    ensure!(flags & ublk::F_UNPRIVILEGED_DEV != 0, "flags {flags:#x}");
+    ensure!(flags & ublk::F_USER_RECOVERY == 0, "flags {flags:#x}");
+    let owner = sh(format!("stat -c %u:%g /dev/ubdc{id}"))?;
+    ensure!(
+        owner == format!("{OWNER}:{OWNER}"),
+        "the char node is {owner}'s"
+    );
+    for (attr, is) in [("owner_uid", OWNER), ("owner_gid", OWNER)] {
+        ensure!(
+            device.attr(&format!("ubd/{attr}"))? == is.to_string(),
+            "{attr}"
+        );
+    }
+
+    // The disk: whatever the node's permissions, the owner alone.
+    sh(format!("chmod 666 {}", device.node()))?;
+    let io = format!(
+        "dd if=/dev/zero of={} bs=4k count=1 oflag=direct 2>&1",
+        device.node()
+    );
+    run_as(OWNER, &io)?;
+    for id in [0, OTHER] {
+        ensure!(run_as(id, &io).is_err(), "{id} has written to it");
+    }
+    // No slots, no programs, for nobody.
+    for cmd in ["slot add", "bind"] {
+        let what = if cmd == "bind" { "linear" } else { "/dev/null" };
+        let said = sh(format!("ubd-bpf {cmd} {id} {what} 2>&1"));
+        ensure!(said.is_err(), "`ubd-bpf {cmd}` worked: {said:?}");
+    }
+    // Others may not control it, its owner may.
+    let del = format!("timeout 60 rublk del -n {id} 2>&1");
+    let _ = run_as(OTHER, &del);
+    ensure!(
+        Control::open()?.dev_info(id).is_ok(),
+        "a stranger has deleted it"
+    );
+    let dump = run_as(OWNER, &format!("rublk list -n {id} 2>&1"))?;
+    ensure!(
+        dump.contains("dev id") || dump.contains("LIVE"),
+        "`rublk list`: {dump}"
+    );
+    Ok(())
+}
