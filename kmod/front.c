@@ -14,60 +14,14 @@
  * whatever it points to lives until the front has no openers.
  */
 #include <linux/bio.h>
-#include <linux/part_stat.h>
 
 #include "ubd.h"
+#include "count.h"
 #include "track.h"
 #include "verdict.h"
 
 #define CREATE_TRACE_POINTS
 #include "trace.h"
-
-static __always_inline void ubd_iostat(struct block_device *bdev, int sgrp,
-				       unsigned int sectors)
-{
-	struct disk_stats *stats = this_cpu_ptr(bdev->bd_stats);
-
-	stats->ios[sgrp]++;
-	stats->sectors[sgrp] += sectors;
-}
-
-/*
- * Count one bio of ours and of the front disk's iostat. Untracked bios have no
- * end we could see: ios and sectors are right, time and in-flight stay 0.
- * Declined bios and files have their iostat done where they end. Preemption is
- * off.
- */
-static __always_inline void __ubd_count_io(struct ubd_device *ub,
-					   struct bio *bio,
-					   unsigned int sectors, int idx,
-					   enum ubd_kind kind, bool iostat)
-{
-	struct block_device *bdev = bio->bi_bdev;
-	u64 *count;
-
-	count = &this_cpu_ptr(ub->stats)->op[idx][kind];
-	count[0]++;
-	count[UBD_N_SECTORS] += sectors;
-	if (iostat && blk_queue_io_stat(bdev_get_queue(bdev))) {
-		const int sgrp = idx == UBD_IDX_DISCARD ? STAT_DISCARD :
-							  idx & 1;
-
-		ubd_iostat(bdev, sgrp, sectors);
-		if (unlikely(bdev_is_partition(bdev)))
-			ubd_iostat(bdev_whole(bdev), sgrp, sectors);
-	}
-}
-
-static __always_inline void ubd_count_io(struct ubd_device *ub,
-					 struct bio *bio, unsigned int sectors,
-					 int idx, enum ubd_kind kind,
-					 bool iostat)
-{
-	part_stat_lock();
-	__ubd_count_io(ub, bio, sectors, idx, kind, iostat);
-	part_stat_unlock();
-}
 
 /* Hand a bio to the daemon. */
 static void ubd_decline(struct ubd_device *ub, struct bio *bio, int idx)
@@ -81,11 +35,11 @@ static void ubd_decline(struct ubd_device *ub, struct bio *bio, int idx)
 	/* Before the write can be acknowledged, hence before its flush. */
 	if (idx != UBD_IDX_READ && !ub->daemon_dirty)
 		WRITE_ONCE(ub->daemon_dirty, true);
-	part_stat_lock();
-	__ubd_count_io(ub, bio, bio_sectors(bio), idx, UBD_N_DECLINED, false);
+	ubd_count_io(ub, bio, bio_sectors(bio), idx, UBD_N_DECLINED, false);
+	preempt_disable();
 	/* As long as the front, whose end has been checked. */
 	ubd_bio_set_dev(bio, ub->hidden_bdev, true);
-	part_stat_unlock();
+	preempt_enable();
 	submit_bio_noacct(bio);
 }
 
@@ -100,9 +54,9 @@ static bool ubd_bdev_can(struct block_device *bdev, int idx)
 {
 	if (bdev_read_only(bdev))
 		return false;
-	if (likely(idx == UBD_IDX_WRITE))
-		return true;
 	switch (idx) {
+	case UBD_IDX_WRITE:
+		return true;
 	case UBD_IDX_DISCARD:
 		return bdev_max_discard_sectors(bdev);
 	case UBD_IDX_WRITE_ZEROES:
@@ -119,107 +73,125 @@ struct ubd_place {
 	int epoch;		/* or UBD_UNTRACKED */
 };
 
-static __always_inline void ubd_map(struct ubd_device *ub, struct bio *bio,
-				    const struct ubd_place *to,
-				    const struct ubd_bpf_io *io, int idx)
+/* Make it a bio of the slot's block device. Preemption is off. */
+static __always_inline void ubd_rewrite(struct ubd_device *ub, struct bio *bio,
+					struct ubd_slot *slot,
+					unsigned int flags,
+					const struct ubd_bpf_io *io,
+					unsigned int idx)
+{
+	struct block_device *bdev = slot->bdev;
+	u64 sector = slot->base + io->map_sector;
+	unsigned int nr = io->map_sectors;
+
+	ubd_count_io(ub, bio, nr, idx, UBD_N_MAPPED, true);
+	/* Only a tagged bio can be polled for, and the tag is the slot's. */
+	bio->bi_opf &= ~REQ_POLLED;
+	bio->bi_iter.bi_sector = sector;
+	/*
+	 * The window check stands in for the core's check of the end of the
+	 * device, unless that has shrunk since.
+	 */
+	ubd_bio_set_dev(bio, bdev, flags & UBD_SL_WHOLE &&
+			likely(sector + nr <= bdev_nr_sectors(bdev)));
+}
+
+static void ubd_map(struct ubd_device *ub, struct bio *bio,
+		    const struct ubd_place *to, const struct ubd_bpf_io *io)
 {
 	struct ubd_slot *slot = to->slot;
 	u64 sector = slot->base + io->map_sector;
 	unsigned int nr = io->map_sectors;
+	int idx = io->op;
 
 	if (idx != UBD_IDX_READ) {
-		if (likely(!(to->flags & UBD_SL_FILE)) &&
+		if (!(to->flags & UBD_SL_FILE) &&
 		    unlikely(!ubd_bdev_can(slot->bdev, idx))) {
 			ubd_track_end(ub, to->epoch);
 			return ubd_decline(ub, bio, idx);
 		}
 		/* Before it is issued: see struct ubd_slot. */
-		if (unlikely(!READ_ONCE(slot->dirty)))
+		if (!READ_ONCE(slot->dirty))
 			WRITE_ONCE(slot->dirty, true);
 	}
-	if (unlikely(to->flags & UBD_SL_FILE)) {
+	if (to->flags & UBD_SL_FILE) {
 		ubd_count_io(ub, bio, nr, idx, UBD_N_MAPPED, false);
 		ubd_file_submit(ub, slot, to->flags, bio, sector, to->epoch);
 		return;
 	}
-	if (unlikely(to->epoch != UBD_UNTRACKED)) {
+	if (to->epoch != UBD_UNTRACKED) {
 		ubd_count_io(ub, bio, nr, idx, UBD_N_MAPPED, false);
 		ubd_track_submit(ub, slot, bio, sector, to->epoch);
 		return;
 	}
-	/* Only a tagged bio can be polled for, and the tag is the slot's. */
-	bio->bi_opf &= ~REQ_POLLED;
-	bio->bi_iter.bi_sector = sector;
-	part_stat_lock();
-	__ubd_count_io(ub, bio, nr, idx, UBD_N_MAPPED, true);
-	/*
-	 * The window check stands in for the core's check of the end of the
-	 * device, unless that has shrunk since.
-	 */
-	ubd_bio_set_dev(bio, slot->bdev, to->flags & UBD_SL_WHOLE &&
-			sector + nr <= bdev_nr_sectors(slot->bdev));
-	part_stat_unlock();
+	preempt_disable();
+	ubd_rewrite(ub, bio, slot, to->flags, io, idx);
+	preempt_enable();
 	submit_bio_noacct(bio);
 }
 
 /*
- * Ask the program. Returns a verdict that holds for io->map_sectors, with *to
- * set for UBD_MAP_BACKING. A bad one is reported and declined whole, whatever
- * length it claims.
+ * What to do with an answer; io->map_sectors says for how much of the bio. A
+ * bad one is reported and declined whole, whatever length it claims. In the RCU
+ * section of the question.
  */
-static __always_inline int ubd_ask(struct ubd_device *ub, int idx,
-				   struct ubd_bpf_io *io, struct ubd_place *to)
+static noinline int ubd_judge(struct ubd_device *ub, struct ubd_binding *bind,
+			      struct ubd_bpf_ops *ops, struct ubd_bpf_io *io,
+			      int verdict, struct ubd_place *to)
 {
-	int verdict = UBD_MAP_DECLINE;
-	struct ubd_binding *bind;
-	struct ubd_bpf_ops *ops;
 	enum ubd_bad bad;
 
-	/*
-	 * Programs are freed only after a grace period: nothing else is held.
-	 * The sched flavour, which the same grace periods wait for, costs a
-	 * tenth of the other on a preemptible kernel.
-	 */
-	rcu_read_lock_sched();
-	bind = rcu_dereference_sched(ub->bind);
-	if (!bind)
-		goto unlock;
-	ops = rcu_dereference_sched(bind->prog->ops);
-	if (unlikely(!ops))
-		goto unlock;
-	if (unlikely(idx > UBD_IDX_WRITE) &&
-	    !(ops->flags & UBD_OPS_WANT_DISCARD))
-		goto unlock;
-
-	io->cookie = bind->cookie;
-	io->nr_slots = READ_ONCE(ub->nr_slots);
-	to->epoch = UBD_UNTRACKED;
-	if (unlikely(ops->flags & UBD_OPS_TRACKED))
-		to->epoch = ubd_track_epoch(ub);
-	verdict = ops->map(io);
-
 	bad = ubd_check_verdict(verdict, io, ops->flags, ub->block_mask);
-	if (likely(verdict == UBD_MAP_BACKING && !bad)) {
+	if (!bad && verdict == UBD_MAP_BACKING) {
 		to->slot = &ub->slots[io->slot & (UBD_MAX_SLOTS - 1)];
 		to->flags = smp_load_acquire(&to->slot->flags);
 		/* Gone, not wrong: whoever unregistered it knows. */
-		if (unlikely(!(to->flags & UBD_SL_LIVE)))
+		if (!(to->flags & UBD_SL_LIVE))
 			verdict = UBD_MAP_DECLINE;
 		else
-			bad = ubd_check_slot(to->slot, to->flags, io);
+			bad = ubd_check_slot(to->slot, to->flags, io, io->op);
 	}
 	trace_ubd_verdict(io, verdict, bad);
 	if (unlikely(bad)) {
-		ubd_count(ub, op[idx][UBD_N_BAD]);
+		ubd_count(ub, op[io->op][UBD_N_BAD]);
 		ubd_bad_verdict(bind->prog, ops, io, verdict, bad);
 		io->map_sectors = io->nr_sectors;
 		verdict = UBD_MAP_DECLINE;
 	}
-	if (unlikely(to->epoch != UBD_UNTRACKED) && verdict == UBD_MAP_BACKING)
+	if (to->epoch != UBD_UNTRACKED && verdict == UBD_MAP_BACKING)
 		ubd_track_get(ub, to->epoch);
-unlock:
-	rcu_read_unlock_sched();
 	return verdict;
+}
+
+/*
+ * The common answer, followed at once: a whole read or write that goes in place
+ * to a whole disk. It passes the same checks as any other. A slot's first write
+ * is not one: it has a mark to set. True: the bio is the disk's.
+ */
+static __always_inline bool ubd_map_plain(struct ubd_device *ub,
+					  struct bio *bio,
+					  const struct ubd_bpf_io *io, int idx)
+{
+	const unsigned int want = UBD_SL_LIVE | UBD_SL_WHOLE;
+	struct ubd_slot *slot;
+	unsigned int flags;
+
+	if (unlikely(io->map_sectors != io->nr_sectors) ||
+	    ubd_check_verdict(UBD_MAP_BACKING, io, 0, ub->block_mask))
+		return false;
+	slot = &ub->slots[io->slot & (UBD_MAX_SLOTS - 1)];
+	flags = smp_load_acquire(&slot->flags);
+	if (unlikely((flags & want) != want) ||
+	    ubd_check_slot(slot, flags, io, idx))
+		return false;
+	if (idx != UBD_IDX_READ &&
+	    (unlikely(idx != UBD_IDX_WRITE) ||
+	     unlikely(!READ_ONCE(slot->dirty)) ||
+	     unlikely(get_disk_ro(slot->bdev->bd_disk))))
+		return false;
+	trace_ubd_verdict(io, UBD_MAP_BACKING, UBD_GOOD);
+	ubd_rewrite(ub, bio, slot, want, io, idx);
+	return true;
 }
 
 /*
@@ -248,57 +220,29 @@ static struct bio *ubd_split(struct ubd_device *ub, struct bio *bio,
 	return first;
 }
 
-/* No canary: there is no array here, and the verifier checks each store. */
-static void __no_stack_protector ubd_submit_bio(struct bio *bio)
+/* Whatever is not plain. */
+static noinline void ubd_follow(struct ubd_device *ub, struct bio *bio,
+				int verdict, const struct ubd_place *to,
+				const struct ubd_bpf_io *io)
 {
-	struct ubd_device *ub = bio->bi_bdev->bd_disk->private_data;
-	int idx = bio_op(bio);		/* of reads and writes it is the index */
-	/* Each field is set below, or in ubd_ask() before anybody reads it. */
-	struct ubd_bpf_io io __uninitialized;
-	struct ubd_place to;
-	int verdict;
+	int idx = io->op;
 
-	if (unlikely(idx > UBD_IDX_WRITE))
-		idx = ubd_op_index(idx);
-	io.flags = 0;
-	if (unlikely(bio->bi_opf & (REQ_PREFLUSH | UBD_OPF_SHOWN))) {
-		if (bio->bi_opf & REQ_PREFLUSH && ubd_flush_bio(ub, bio))
-			return;
-		io.flags = ubd_io_flags(bio->bi_opf);
-	}
-	if (unlikely(idx < 0 || !bio_sectors(bio))) {
-		bio->bi_status = BLK_STS_NOTSUPP;
-		bio_endio(bio);
-		return;
-	}
-
-	io.sector = bio->bi_iter.bi_sector;
-	io.nr_sectors = bio_sectors(bio);
-	io.dev_id = ub->id;
-	io.op = idx;
-	io.slot = 0;
-	io.map_sector = 0;
-	io.map_sectors = io.nr_sectors;
-	io.reserved = 0;
-
-	verdict = ubd_ask(ub, idx, &io, &to);
-
-	if (unlikely(io.map_sectors < io.nr_sectors)) {
-		bio = ubd_split(ub, bio, io.map_sectors);
+	if (io->map_sectors < io->nr_sectors) {
+		bio = ubd_split(ub, bio, io->map_sectors);
 		if (!bio) {
 			if (verdict == UBD_MAP_BACKING)
-				ubd_track_end(ub, to.epoch);
+				ubd_track_end(ub, to->epoch);
 			return;
 		}
 	}
 
-	if (likely(verdict == UBD_MAP_BACKING)) {
-		ubd_map(ub, bio, &to, &io, idx);
+	if (verdict == UBD_MAP_BACKING) {
+		ubd_map(ub, bio, to, io);
 	} else if (verdict == UBD_MAP_DECLINE) {
 		bio->bi_opf &= ~REQ_POLLED;
 		ubd_decline(ub, bio, idx);
 	} else if (verdict == UBD_MAP_ZERO) {
-		ubd_count_io(ub, bio, io.map_sectors, idx, UBD_N_ZERO, true);
+		ubd_count_io(ub, bio, io->map_sectors, idx, UBD_N_ZERO, true);
 		if (idx == UBD_IDX_READ)
 			ubd_zero_fill_bio(bio);
 		bio_endio(bio);
@@ -307,6 +251,89 @@ static void __no_stack_protector ubd_submit_bio(struct bio *bio)
 		bio->bi_status = errno_to_blk_status(verdict);
 		bio_endio(bio);
 	}
+}
+
+/*
+ * Ask the program and do what it says. True: the bio is another disk's by now,
+ * and to be submitted.
+ */
+static __always_inline bool ubd_ask(struct ubd_device *ub, struct bio *bio,
+				    int idx, u32 flags)
+{
+	/* Each field is set before anybody reads it. */
+	struct ubd_bpf_io io __uninitialized;
+	struct ubd_place to __uninitialized;
+	int verdict = UBD_MAP_DECLINE;
+	struct ubd_binding *bind;
+	struct ubd_bpf_ops *ops;
+
+	io.sector = bio->bi_iter.bi_sector;
+	io.nr_sectors = bio_sectors(bio);
+	io.dev_id = ub->id;
+	io.op = idx;
+	io.flags = flags;
+	io.slot = 0;
+	io.map_sector = 0;
+	io.map_sectors = io.nr_sectors;
+	io.reserved = 0;
+
+	/*
+	 * Programs are freed only after a grace period: nothing else is held.
+	 * The sched flavour, which the same grace periods wait for, costs a
+	 * tenth of the other on a preemptible kernel.
+	 */
+	rcu_read_lock_sched();
+	bind = rcu_dereference_sched(ub->bind);
+	if (!bind)
+		goto follow;
+	ops = rcu_dereference_sched(bind->prog->ops);
+	if (unlikely(!ops))
+		goto follow;
+	if (unlikely(idx > UBD_IDX_WRITE) &&
+	    !(ops->flags & UBD_OPS_WANT_DISCARD))
+		goto follow;
+
+	io.cookie = bind->cookie;
+	io.nr_slots = READ_ONCE(ub->nr_slots);
+	to.epoch = UBD_UNTRACKED;
+	if (unlikely(ops->flags & UBD_OPS_TRACKED))
+		to.epoch = ubd_track_epoch(ub);
+	verdict = ops->map(&io);
+
+	if (likely(verdict == UBD_MAP_BACKING) &&
+	    likely(to.epoch == UBD_UNTRACKED) &&
+	    likely(ubd_map_plain(ub, bio, &io, idx))) {
+		rcu_read_unlock_sched();
+		return true;
+	}
+	verdict = ubd_judge(ub, bind, ops, &io, verdict, &to);
+follow:
+	rcu_read_unlock_sched();
+	ubd_follow(ub, bio, verdict, &to, &io);
+	return false;
+}
+
+/* No canary: there is no array here, and the verifier checks each store. */
+static void __no_stack_protector ubd_submit_bio(struct bio *bio)
+{
+	struct ubd_device *ub = bio->bi_bdev->bd_disk->private_data;
+	int idx = bio_op(bio);		/* of reads and writes it is the index */
+	u32 flags = 0;
+
+	if (unlikely(idx > UBD_IDX_WRITE))
+		idx = ubd_op_index(idx);
+	if (unlikely(bio->bi_opf & (REQ_PREFLUSH | UBD_OPF_SHOWN))) {
+		if (bio->bi_opf & REQ_PREFLUSH && ubd_flush_bio(ub, bio))
+			return;
+		flags = ubd_io_flags(bio->bi_opf);
+	}
+	if (unlikely(idx < 0 || !bio_sectors(bio))) {
+		bio->bi_status = BLK_STS_NOTSUPP;
+		bio_endio(bio);
+		return;
+	}
+	if (likely(ubd_ask(ub, bio, idx, flags)))
+		submit_bio_noacct(bio);
 }
 
 static int ubd_front_open(struct gendisk *disk, blk_mode_t mode)

@@ -320,7 +320,8 @@ int ubd_prog_test_run(struct ubd_test_run *run)
 
 	run->bad = ubd_check_verdict(run->verdict, &run->io, ops_flags, mask);
 	if (!run->bad && run->verdict == UBD_MAP_BACKING)
-		run->bad = ubd_check_slot(&slot, slot.flags, &run->io);
+		run->bad = ubd_check_slot(&slot, slot.flags, &run->io,
+					  run->io.op);
 	run->reason[0] = 0;
 	if (run->bad)
 		ubd_bad_reason(run->reason, sizeof(run->reason), &run->io,

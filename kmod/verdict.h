@@ -44,7 +44,7 @@ static inline bool ubd_errno_allowed(int err, u32 op)
 /* Where a mapped range would go; the slot itself may be dead, see the flags. */
 static __always_inline enum ubd_bad
 ubd_check_slot(const struct ubd_slot *slot, unsigned int flags,
-	       const struct ubd_bpf_io *io)
+	       const struct ubd_bpf_io *io, u32 op)
 {
 	u64 end = READ_ONCE(slot->nr_sectors);	/* changes under RESIZE_SLOT */
 	u32 n = io->map_sectors;
@@ -53,7 +53,7 @@ ubd_check_slot(const struct ubd_slot *slot, unsigned int flags,
 		return UBD_BAD_ALIGN;
 	if (unlikely(io->map_sector >= end || n > end - io->map_sector))
 		return UBD_BAD_RANGE;
-	if (unlikely(ubd_is_write(io->op) && !(flags & UBD_SL_WRITE)))
+	if (unlikely(ubd_is_write(op) && !(flags & UBD_SL_WRITE)))
 		return UBD_BAD_ACCESS;
 	return UBD_GOOD;
 }
