@@ -109,20 +109,23 @@ static void ubd_forward_work(struct work_struct *work)
 							   fwd)));
 }
 
-/* One part has ended; any context. After the last one, @rq is gone. */
-static void ubd_forward_put(struct request *rq)
+/* All parts have ended; any context. @rq is gone afterwards. */
+static void ubd_forward_done(struct request *rq)
 {
 	struct ubd_forwarding *fwd = ubd_forwarding(rq);
 	struct ubd_device *ub = rq->q->queuedata;
 
-	if (!atomic_dec_and_test(&fwd->pending))
-		return;
 	if (likely(!fwd->page)) {
 		ubd_forward_finish(rq);
 		return;
 	}
 	INIT_WORK(&fwd->work, ubd_forward_work);
 	queue_work(ub->wq, &fwd->work);
+}
+
+static bool ubd_forward_is_last(struct request *rq)
+{
+	return atomic_dec_and_test(&ubd_forwarding(rq)->pending);
 }
 
 static void ubd_forward_endio(struct bio *clone)
@@ -137,7 +140,59 @@ static void ubd_forward_endio(struct bio *clone)
 		bio_put(clone);
 	if (unlikely(status))
 		cmpxchg(&fwd->status, BLK_STS_OK, status);
-	ubd_forward_put(rq);
+	if (ubd_forward_is_last(rq))
+		ubd_forward_done(rq);
+}
+
+/*
+ * A disk may do its I/O at once, while the server is still submitting further
+ * commands. Whoever waited for it is woken by its end, and where CPUs are few
+ * takes ours: for each request of a batch anew. So the requests that end like
+ * that end together, when io_uring has submitted the batch, or when we have to
+ * wait.
+ */
+struct ubd_forward_plug {
+	struct blk_plug_cb cb;
+	struct request *first;
+	struct request *last;
+};
+
+static void ubd_forward_unplug(struct blk_plug_cb *cb, bool from_schedule)
+{
+	struct ubd_forward_plug *plug = container_of(cb, struct ubd_forward_plug,
+						     cb);
+	struct request *rq;
+
+	/* Nor is the CPU taken in between, on a preemptible kernel. */
+	local_bh_disable();
+	while ((rq = plug->first)) {
+		plug->first = ubd_forwarding(rq)->next;
+		ubd_forward_done(rq);
+	}
+	local_bh_enable();
+	kfree(plug);
+}
+
+/* The part of who issues the clones, in the server. */
+static void ubd_forward_put(struct request *rq)
+{
+	struct ubd_forward_plug *plug;
+	struct blk_plug_cb *cb;
+
+	if (!ubd_forward_is_last(rq))
+		return;
+	cb = blk_check_plugged(ubd_forward_unplug, NULL, sizeof(*plug));
+	if (!cb) {
+		ubd_forward_done(rq);
+		return;
+	}
+	plug = container_of(cb, struct ubd_forward_plug, cb);
+	ubd_forwarding(rq)->next = NULL;
+	if (plug->first)
+		ubd_forwarding(plug->last)->next = rq;
+	else
+		plug->first = rq;
+	plug->last = rq;
 }
 
 /* ---- the beginning ---- */

@@ -226,7 +226,10 @@ struct ubd_forwarding {
 	unsigned int bytes;		/* to do; the rest is the server's again */
 	struct page *page;		/* pinned, of the word below; or NULL */
 	struct ubd_install word;
-	struct work_struct work;	/* to install it; may sleep: on ub->wq */
+	union {
+		struct work_struct work; /* to install it; may sleep: on ub->wq */
+		struct request *next;	/* done, in struct ubd_forward_plug */
+	};
 	struct bio clone;		/* of the first bio */
 };
 
