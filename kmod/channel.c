@@ -106,9 +106,8 @@ void ubd_cancel_io(struct ubd_io *io, struct io_uring_cmd *cmd,
  * Give @cmd to the tag, which no request can find before it is READY. The
  * command is made cancelable first: once READY, it may end at any time.
  */
-static int ubd_io_hold(struct ubd_queue *q, struct ubd_io *io,
-		       struct io_uring_cmd *cmd, u64 addr,
-		       unsigned int issue_flags)
+int ubd_io_hold(struct ubd_queue *q, struct ubd_io *io,
+		struct io_uring_cmd *cmd, u64 addr, unsigned int issue_flags)
 {
 	bool abort;
 
@@ -294,6 +293,9 @@ static int ubd_ch_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 			     -EINVAL;
 	case UBLK_U_IO_NEED_GET_DATA:
 		return may ? ubd_get_data(q, io, addr) : -EINVAL;
+	case UBD_U_IO_FORWARD:	/* struct ubd_forward: slot and sector */
+		return may ? ubd_forward(q, io, cmd, result, addr,
+					 issue_flags) : -EINVAL;
 	default:
 		return -EOPNOTSUPP;
 	}

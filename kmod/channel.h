@@ -51,9 +51,18 @@ void ubd_commit_request(struct ubd_queue *q, struct request *rq, size_t bytes,
 void ubd_request_put(struct ubd_device *ub, struct request *rq);
 void ubd_fill_desc(struct ubd_queue *q, struct ubd_io *io, struct request *rq);
 void ubd_tag_returned(struct ubd_device *ub);
+void ubd_withdraw(struct request *rq);
 
 /* channel.c: end an idle command; @cmd NULL: whichever is there */
 void ubd_cancel_io(struct ubd_io *io, struct io_uring_cmd *cmd,
 		   unsigned int issue_flags);
+
+int ubd_io_hold(struct ubd_queue *q, struct ubd_io *io,
+		struct io_uring_cmd *cmd, u64 addr, unsigned int issue_flags);
+
+/* forward.c */
+int ubd_forward(struct ubd_queue *q, struct ubd_io *io,
+		struct io_uring_cmd *cmd, u32 slot, u64 sector,
+		unsigned int issue_flags);
 
 #endif /* UBD_CHANNEL_H */

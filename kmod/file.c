@@ -158,6 +158,27 @@ static bool ubd_is_read(const struct ubd_fio *fio)
 	return bio_op(fio->bio) == REQ_OP_READ;
 }
 
+/* No stale memory for the reader. */
+static void ubd_fio_fail(struct ubd_fio *fio, long ret)
+{
+	if (ubd_is_read(fio))
+		ubd_zero_fill_bio(fio->bio);
+	ubd_fio_end(fio, errno_to_blk_status(ret));
+}
+
+/*
+ * The file has no room, cannot do it, or ends before. The daemon may try, once,
+ * unless it was the daemon who said that it should go here: that is told what
+ * happened.
+ */
+static void ubd_fio_cannot(struct ubd_fio *fio, long ret)
+{
+	if (fio->epoch == UBD_FORWARDED)
+		ubd_fio_fail(fio, ret);
+	else
+		ubd_fio_decline(fio);
+}
+
 static void ubd_fio_issue(struct ubd_work *work);
 
 /* To a thread that may wait. */
@@ -188,12 +209,10 @@ static void ubd_fio_done(struct ubd_fio *fio, long ret)
 		WRITE_ONCE(fio->slot->failed[!ubd_is_read(fio)], jiffies);
 		ubd_fio_wait(fio);
 	} else if (ret == -ENOSPC || ret == -EOPNOTSUPP) {
-		ubd_fio_decline(fio);
+		ubd_fio_cannot(fio, ret);
 	} else {
-		/* End of file under us: no stale memory for the reader. */
-		if (ubd_is_read(fio))
-			ubd_zero_fill_bio(bio);
-		ubd_fio_end(fio, BLK_STS_IOERR);
+		/* Also when the file ends under us. */
+		ubd_fio_fail(fio, -EIO);
 	}
 }
 
@@ -351,7 +370,7 @@ static void ubd_fio_issue(struct ubd_work *work)
 
 	/* A write beyond a truncated end would grow the file again. */
 	if (!ubd_is_within(fio->slot, bio, fio->pos)) {
-		ubd_fio_decline(fio);
+		ubd_fio_cannot(fio, -EIO);
 		return;
 	}
 	/* Who registered the file writes it, who asked for it pays for it. */
@@ -398,8 +417,10 @@ static bool ubd_may_try(const struct ubd_slot *slot, unsigned int flags,
 }
 
 /*
- * From the front: @sector is in the file. Consumes the bio, and its count if it
- * is tracked.
+ * From the front, or a clone: @sector is in the file. Consumes the bio, and its
+ * count if it is tracked. A clone is no bio of the front disk's: its request is
+ * in the iostat there, and what is left of it cannot be declined, for that would
+ * wait for a tag while it holds one.
  */
 void ubd_file_submit(struct ubd_device *ub, struct ubd_slot *slot,
 		     unsigned int flags, struct bio *bio, u64 sector, int epoch)
@@ -416,16 +437,19 @@ void ubd_file_submit(struct ubd_device *ub, struct ubd_slot *slot,
 	fio->pos = (loff_t)sector << SECTOR_SHIFT;
 	fio->sectors = bio_sectors(bio);
 	fio->epoch = epoch;
-	fio->acct = blk_queue_io_stat(bdev_get_queue(bio->bi_bdev));
+	fio->acct = epoch != UBD_FORWARDED &&
+		    blk_queue_io_stat(bdev_get_queue(bio->bi_bdev));
 	if (fio->acct)
 		fio->start = bio_start_io_acct(bio);
-	if (epoch != UBD_UNTRACKED)
+	if (epoch >= 0)
 		ubd_count(ub, tracked);
 	if (!ubd_is_read(fio) && !READ_ONCE(slot->touch))
 		WRITE_ONCE(slot->touch, true);
 
 	fio->nowait = ubd_may_try(slot, flags, bio, fio->pos);
-	if (fio->nowait && ubd_may_inline(ub, bio)) {
+	if (fio->nowait && (epoch == UBD_FORWARDED ?
+			    ubd_may_inline_forward(bio) :
+			    ubd_may_inline(ub, bio))) {
 		ubd_count(ub, file_inline);
 		ubd_fio_inline(fio);
 		return;

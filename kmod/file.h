@@ -21,7 +21,7 @@ struct ubd_fio {
 	loff_t pos;		/* where the rest of the bio goes */
 	unsigned long start;	/* for iostat */
 	unsigned int sectors;	/* of the whole bio */
-	s8 epoch;		/* of the fence, or UBD_UNTRACKED */
+	s8 epoch;		/* of the fence, UBD_UNTRACKED or _FORWARDED */
 	bool nowait;		/* an attempt: the worker has the last word */
 	bool acct;
 };
@@ -32,6 +32,7 @@ void ubd_fio_returned(struct ubd_fio *fio, ssize_t ret);
 
 /* inline.c */
 bool ubd_may_inline(struct ubd_device *ub, struct bio *bio);
+bool ubd_may_inline_forward(struct bio *bio);
 void ubd_fio_inline(struct ubd_fio *fio);
 
 #endif /* UBD_FILE_H */

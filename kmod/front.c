@@ -50,7 +50,7 @@ void ubd_decline_rest(struct ubd_device *ub, struct bio *bio)
 }
 
 /* Could this block device do the operation in place right now? */
-static bool ubd_bdev_can(struct block_device *bdev, int idx)
+bool ubd_bdev_can(struct block_device *bdev, int idx)
 {
 	if (bdev_read_only(bdev))
 		return false;

@@ -52,16 +52,30 @@ static bool ubd_is_page_cache(struct bio *bio)
 	return false;
 }
 
+static bool ubd_has_room(struct bio *bio)
+{
+	return ubd_stack_left() >= UBD_INLINE_STACK &&
+	       (bio_op(bio) == REQ_OP_READ ||
+		rlimit(RLIMIT_FSIZE) == RLIM_INFINITY);
+}
+
 /* Of a bio that is worth a try; see ubd_may_try(). */
 bool ubd_may_inline(struct ubd_device *ub, struct bio *bio)
 {
 	return !(current->flags & UBD_NOT_INLINE) &&
 	       !current->journal_info &&
 	       !READ_ONCE(ub->front_bdev->bd_holder) &&
-	       ubd_stack_left() >= UBD_INLINE_STACK &&
-	       (bio_op(bio) == REQ_OP_READ ||
-		rlimit(RLIMIT_FSIZE) == RLIM_INFINITY) &&
-	       !ubd_is_page_cache(bio);
+	       ubd_has_room(bio) && !ubd_is_page_cache(bio);
+}
+
+/*
+ * Of a clone, in the server, which has just come from user space: it holds no
+ * lock, folio or handle of whoever submitted the bio, and is not freeing memory
+ * (PF_MEMALLOC_NOIO only says that it serves those who are).
+ */
+bool ubd_may_inline_forward(struct bio *bio)
+{
+	return !current->journal_info && ubd_has_room(bio);
 }
 
 /* Issue it here and now. */

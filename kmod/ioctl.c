@@ -35,7 +35,8 @@ static long ubd_ioc_features(void __user *arg)
 		.features = UBD_F_BPF_FASTPATH | UBD_F_BLOCK_SLOTS |
 			    UBD_F_FILE_SLOTS | UBD_F_TEST_RUN |
 			    UBD_F_FENCE | UBD_F_FILE_INLINE |
-			    UBD_F_POLICY | UBD_F_RESIZE_SLOT,
+			    UBD_F_FORWARD | UBD_F_POLICY |
+			    UBD_F_RESIZE_SLOT,
 		.ublk_features = UBD_UBLK_FEATURES,
 		.max_slots = UBD_MAX_SLOTS,
 		.max_queue_depth = UBLK_MAX_QUEUE_DEPTH,

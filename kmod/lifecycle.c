@@ -50,6 +50,7 @@ static void ubd_release(struct device *dev)
 	mempool_exit(&ub->flush_pool);
 	bioset_exit(&ub->split_bs);
 	bioset_exit(&ub->flush_bs);
+	bioset_exit(&ub->forward_bs);
 	ubd_track_exit_device(ub);
 	free_percpu(ub->stats);
 	if (ubd_is_unprivileged(ub))
@@ -98,6 +99,9 @@ static int ubd_init_resources(struct ubd_device *ub)
 	if (ret)
 		return ret;
 	ret = ubd_track_init_device(ub);
+	if (ret)
+		return ret;
+	ret = ubd_forward_init_device(ub);
 	if (ret)
 		return ret;
 	ret = ubd_flush_init_device(ub);

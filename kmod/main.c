@@ -23,6 +23,8 @@ static int __init ubd_init(void)
 
 	BUILD_BUG_ON(sizeof(struct ubd_bpf_io) != 56);
 	BUILD_BUG_ON(!is_power_of_2(UBD_MAX_SLOTS));
+	/* One is read through the other. */
+	BUILD_BUG_ON(sizeof(struct ubd_forward) != sizeof(struct ublksrv_io_cmd));
 	BUILD_BUG_ON(offsetof(struct ubd_slot, touched) > SMP_CACHE_BYTES);
 
 	ret = ubd_file_init();

@@ -61,14 +61,31 @@ static void ubd_acct_end(struct request *rq, unsigned int sectors)
 /*
  * BHs are off while a request ends in the daemon's context: a final fput in
  * its completion must go to a worker, not to the daemon, which would wait for
- * itself in the release of its own disk.
+ * itself in the release of its own disk. A forwarded request may also end in an
+ * interrupt, or wherever else a disk ends its bios.
  */
+static void ubd_bh_off(void)
+{
+	if (!in_hardirq())
+		local_bh_disable();
+}
+
+static void ubd_bh_on(void)
+{
+	if (in_hardirq())
+		return;
+	if (irqs_disabled())
+		_local_bh_enable();
+	else
+		local_bh_enable();
+}
+
 void ubd_end_request(struct request *rq, blk_status_t status)
 {
-	local_bh_disable();
+	ubd_bh_off();
 	ubd_acct_end(rq, blk_rq_sectors(rq));
 	blk_mq_end_request(rq, status);
-	local_bh_enable();
+	ubd_bh_on();
 }
 
 void ubd_fill_desc(struct ubd_queue *q, struct ubd_io *io, struct request *rq)
@@ -133,7 +150,7 @@ void ubd_tag_returned(struct ubd_device *ub)
  * when the limit says so: then it writes the zeroes itself. The request keeps
  * the front alive.
  */
-static void ubd_withdraw(struct request *rq)
+void ubd_withdraw(struct request *rq)
 {
 	struct ubd_device *ub = rq->q->queuedata;
 	struct request_queue *front = bdev_get_queue(ub->front_bdev);
@@ -183,13 +200,13 @@ void ubd_finish_request(struct request *rq, size_t bytes, blk_status_t status)
 		ubd_end_request(rq, status);
 		return;
 	}
-	local_bh_disable();
+	ubd_bh_off();
 	ubd_acct_end(rq, bytes >> SECTOR_SHIFT);
 	if (blk_update_request(rq, BLK_STS_OK, bytes))
 		blk_mq_requeue_request(rq, true);
 	else
 		__blk_mq_end_request(rq, BLK_STS_OK);
-	local_bh_enable();
+	ubd_bh_on();
 }
 
 /* A reference less; the last one ends the request as was decided before. */

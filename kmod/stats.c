@@ -37,16 +37,22 @@ static ssize_t ubd_counter_show(struct device *dev,
 	return sysfs_emit(buf, "%llu\n", sum);
 }
 
-#define UBD_COUNTER(_name, _first, _terms)				\
+#define UBD_SUM(_name, _first, _stride, _terms)				\
 static struct ubd_counter ubd_ctr_##_name = {				\
 	.attr = __ATTR(_name, 0444, ubd_counter_show, NULL),		\
-	.first = _first, .stride = UBD_N_NR, .terms = _terms,		\
+	.first = _first, .stride = _stride, .terms = _terms,		\
 }
+
+#define UBD_COUNTER(name, first, terms)					\
+	UBD_SUM(name, first, UBD_N_NR, terms)
 
 #define UBD_OP_COUNTERS(name, OP)						\
 UBD_COUNTER(name##_mapped, UBD_WORD(op[UBD_IDX_##OP][UBD_N_MAPPED]), 1);	\
 UBD_COUNTER(name##_zero, UBD_WORD(op[UBD_IDX_##OP][UBD_N_ZERO]), 1);	\
 UBD_COUNTER(name##_declined, UBD_WORD(op[UBD_IDX_##OP][UBD_N_DECLINED]), 1);\
+UBD_COUNTER(name##_forwarded, UBD_WORD(forwarded[UBD_IDX_##OP][0]), 1);	\
+UBD_COUNTER(name##_forwarded_sectors,					\
+	    UBD_WORD(forwarded[UBD_IDX_##OP][1]), 1);			\
 UBD_COUNTER(name##_error, UBD_WORD(op[UBD_IDX_##OP][UBD_N_ERROR]), 1);	\
 UBD_COUNTER(name##_bad, UBD_WORD(op[UBD_IDX_##OP][UBD_N_BAD]), 1);	\
 UBD_COUNTER(name##_mapped_sectors,					\
@@ -60,11 +66,13 @@ UBD_COUNTER(name##_declined_sectors,					\
 	&ubd_ctr_##op##_mapped.attr.attr,				\
 	&ubd_ctr_##op##_zero.attr.attr,					\
 	&ubd_ctr_##op##_declined.attr.attr,				\
+	&ubd_ctr_##op##_forwarded.attr.attr,				\
 	&ubd_ctr_##op##_error.attr.attr,				\
 	&ubd_ctr_##op##_bad.attr.attr,					\
 	&ubd_ctr_##op##_mapped_sectors.attr.attr,			\
 	&ubd_ctr_##op##_zero_sectors.attr.attr,				\
-	&ubd_ctr_##op##_declined_sectors.attr.attr
+	&ubd_ctr_##op##_declined_sectors.attr.attr,			\
+	&ubd_ctr_##op##_forwarded_sectors.attr.attr
 
 UBD_OP_COUNTERS(read, READ);
 UBD_OP_COUNTERS(write, WRITE);
@@ -77,6 +85,8 @@ UBD_COUNTER(flush_declined, UBD_WORD(op[UBD_IDX_FLUSH][UBD_N_DECLINED]), 1);
 UBD_COUNTER(mapped, UBD_WORD(op[0][UBD_N_MAPPED]), UBD_IDX_NR);
 UBD_COUNTER(zero, UBD_WORD(op[0][UBD_N_ZERO]), UBD_IDX_NR);
 UBD_COUNTER(declined, UBD_WORD(op[0][UBD_N_DECLINED]), UBD_IDX_NR);
+UBD_SUM(forwarded, UBD_WORD(forwarded[0][0]), 2, UBD_IDX_NR);
+UBD_SUM(forwarded_sectors, UBD_WORD(forwarded[0][1]), 2, UBD_IDX_NR);
 UBD_COUNTER(error, UBD_WORD(op[0][UBD_N_ERROR]), UBD_IDX_NR);
 UBD_COUNTER(bad, UBD_WORD(op[0][UBD_N_BAD]), UBD_IDX_NR);
 UBD_COUNTER(splits, UBD_WORD(splits), 1);
@@ -184,6 +194,8 @@ static struct attribute *ubd_attrs[] = {
 	&ubd_ctr_mapped.attr.attr,
 	&ubd_ctr_zero.attr.attr,
 	&ubd_ctr_declined.attr.attr,
+	&ubd_ctr_forwarded.attr.attr,
+	&ubd_ctr_forwarded_sectors.attr.attr,
 	&ubd_ctr_error.attr.attr,
 	&ubd_ctr_bad.attr.attr,
 	&ubd_ctr_splits.attr.attr,

@@ -5,7 +5,9 @@
 
 #include "ubd.h"
 
-#define UBD_UNTRACKED	(-1)	/* in place of an epoch */
+/* In place of an epoch: */
+#define UBD_UNTRACKED	(-1)	/* from the front */
+#define UBD_FORWARDED	(-2)	/* a clone: forward.c sees to its end */
 
 void ubd_track_put(struct ubd_device *ub, int epoch);
 void ubd_track_submit(struct ubd_device *ub, struct ubd_slot *slot,
@@ -24,7 +26,7 @@ static __always_inline void ubd_track_get(struct ubd_device *ub, int epoch)
 
 static inline void ubd_track_end(struct ubd_device *ub, int epoch)
 {
-	if (unlikely(epoch != UBD_UNTRACKED))
+	if (unlikely(epoch >= 0))
 		ubd_track_put(ub, epoch);
 }
 

@@ -11,6 +11,7 @@
  *	queue.c	     hidden blk-mq disk -> daemon
  *	request.c    what a request tells the daemon, and how it ends
  *	channel.c    /dev/ubdcN: FETCH, COMMIT, mmap, cancel
+ *	forward.c    FORWARD: the driver does a declined request's I/O
  *	copy.c	     a request's data, to the server and back
  *	recover.c    a server is lost, quiesced, followed by another
  *	access.c     who may do what
@@ -101,6 +102,7 @@ struct ubd_stats {
 	u64 fences;
 	u64 flush_slots;
 	u64 flush_daemon;
+	u64 forwarded[UBD_IDX_NR][2];	/* requests, sectors */
 };
 
 /* ---- slots (slot.c) ---- */
@@ -217,10 +219,25 @@ struct ubd_queue {
 	struct ubd_io ios[];
 };
 
+/* A request whose I/O the driver does itself (forward.c). */
+struct ubd_forwarding {
+	atomic_t pending;		/* clones that have not ended, plus one */
+	blk_status_t status;		/* of the first that failed */
+	unsigned int bytes;		/* to do; the rest is the server's again */
+	struct page *page;		/* pinned, of the word below; or NULL */
+	struct ubd_install word;
+	union {
+		struct work_struct work; /* to install it; may sleep: on ub->wq */
+		struct request *next;	/* done, in struct ubd_forward_plug */
+	};
+	struct bio clone;		/* of the first bio */
+};
+
 /* Per request of the hidden disk. */
 struct ubd_rq {
 	unsigned long start;		/* jiffies, for iostat of the front */
 	struct block_device *acct;	/* NULL: not accounted */
+	struct ubd_forwarding fwd;
 	/* Only of a queue that lends: */
 	refcount_t refs;		/* the server's, and each borrower's */
 	bool dropped;			/* the server was lost */
@@ -297,6 +314,7 @@ struct ubd_device {
 	struct bio_set split_bs;	/* front halves of split bios */
 	struct bio_set flush_bs;	/* flushes we send ourselves */
 	struct bio_set track_bs;	/* clones of tracked bios */
+	struct bio_set forward_bs;	/* clones of merged, forwarded requests */
 	mempool_t flush_pool;		/* struct ubd_flush */
 	mempool_t fio_pool;		/* struct ubd_fio */
 	struct ubd_fio_cache __percpu *fio_cache;
@@ -356,6 +374,7 @@ extern const struct block_device_operations ubd_front_fops;
 void ubd_front_limits(struct ubd_device *ub, struct queue_limits *lim,
 		      struct queue_limits *hidden);
 void ubd_decline_rest(struct ubd_device *ub, struct bio *bio);
+bool ubd_bdev_can(struct block_device *bdev, int idx);
 
 /* slot.c */
 int ubd_slot_register(struct ubd_device *ub, struct ubd_slot_reg *reg);
@@ -425,6 +444,9 @@ size_t ubd_descs_size(u16 depth);
 /* channel.c */
 extern const struct file_operations ubd_ch_fops;
 void ubd_kill_server(struct ubd_device *ub);
+
+/* forward.c */
+int ubd_forward_init_device(struct ubd_device *ub);
 
 /* recover.c */
 void ubd_server_lost(struct ubd_device *ub);

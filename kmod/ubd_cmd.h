@@ -180,9 +180,20 @@ struct ubd_slot_resize {
  *		   rest comes to the server again, as a request of its own.
  *	sqe->addr  address of a struct ubd_install, or 0
  *
- * Ends as COMMIT_AND_FETCH does: with the next request of the tag. -EINVAL:
- * nothing was done, the request is still the server's (no such slot, not open
- * for the operation, out of its window, misaligned, or a flush).
+ * Ends as COMMIT_AND_FETCH does: with the next request of the tag. Otherwise
+ * nothing was done, and the request is still the server's:
+ *
+ *	-EINVAL	     no such slot, not open for the operation, out of its window,
+ *		     misaligned, or a flush; a word that is misaligned
+ *	-EOPNOTSUPP  the slot is a disk that is read-only, or has no discard or
+ *		     write-zeroes
+ *	-EFAULT	     bad addresses of the install
+ *
+ * What fails later fails the request. FUA goes to the slot; of a server without
+ * UBLK_ATTR_VOLATILE_CACHE, every forwarded write is durable when it ends. The
+ * slot gets the flushes that the front disk gets, like every slot that was
+ * written to. FENCE does not wait for what is forwarded: that it has ended, its
+ * server knows by the tag's next request.
  */
 struct ubd_forward {
 	__u16 q_id;

@@ -137,11 +137,13 @@ impl Disk {
                 mapped: count(&format!("{op}_mapped"))?,
                 zero: count(&format!("{op}_zero"))?,
                 declined: count(&format!("{op}_declined"))?,
+                forwarded: count(&format!("{op}_forwarded"))?,
                 error: count(&format!("{op}_error"))?,
                 bad: count(&format!("{op}_bad"))?,
                 mapped_sectors: count(&format!("{op}_mapped_sectors"))?,
                 zero_sectors: count(&format!("{op}_zero_sectors"))?,
                 declined_sectors: count(&format!("{op}_declined_sectors"))?,
+                forwarded_sectors: count(&format!("{op}_forwarded_sectors"))?,
             })
         };
         Ok(Stats {
@@ -156,6 +158,8 @@ impl Disk {
             mapped: count("mapped")?,
             zero: count("zero")?,
             declined: count("declined")?,
+            forwarded: count("forwarded")?,
+            forwarded_sectors: count("forwarded_sectors")?,
             error: count("error")?,
             bad: count("bad")?,
             splits: count("splits")?,
@@ -176,6 +180,9 @@ pub struct OpCounts {
     pub zero: u64,
     /// Left to the daemon.
     pub declined: u64,
+    /// Requests of those that the daemon had the kernel do; one may be several bios, or a part of
+    /// one.
+    pub forwarded: u64,
     /// Failed by the program.
     pub error: u64,
     /// Declined because the program's verdict was bad; counted there as well.
@@ -183,6 +190,7 @@ pub struct OpCounts {
     pub mapped_sectors: u64,
     pub zero_sectors: u64,
     pub declined_sectors: u64,
+    pub forwarded_sectors: u64,
 }
 
 /// The flushes; programs never see them.
@@ -205,6 +213,8 @@ pub struct Stats {
     pub mapped: u64,
     pub zero: u64,
     pub declined: u64,
+    pub forwarded: u64,
+    pub forwarded_sectors: u64,
     pub error: u64,
     pub bad: u64,
     /// Bios that were cut because a verdict held for their first part only.

@@ -136,6 +136,9 @@ fn ubd_assertions() -> C {
     layout!(c, "struct ubd_test_run", ubd::TestRun:
         name io slot_sectors block_size verdict bad reserved reason);
     layout!(c, "struct ubd_fence", ubd::Fence: dev_id reserved);
+    layout!(c, "struct ubd_forward", ubd::Forward: q_id tag slot sector);
+    layout!(c, "struct ubd_install", ubd::Install: addr expect value);
+    c.equal("UBD_U_IO_FORWARD", ubd::U_IO_FORWARD.into());
     layout!(c, "struct ubd_policy", ubd::Policy: dev_id flags);
     layout!(c, "struct ubd_slot_resize", ubd::SlotResize: dev_id slot nr_sectors);
     c

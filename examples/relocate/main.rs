@@ -53,6 +53,7 @@ fn main() -> Result<()> {
             cookie: 0,
             settings: Vec::new(),
         }),
+        forward: false,
         target: target.clone(),
     };
     // The daemon sees no file system once it runs.

@@ -20,5 +20,5 @@ mod signal;
 
 pub use node::CharNode;
 pub use queue::Queue;
-pub use request::{Backing, Handler, Op, Request, Step};
+pub use request::{Backing, Forward, Handler, Install, Op, Request, Step};
 pub use signal::{Signal, Ticket};

@@ -3,10 +3,10 @@
 
 use super::buffers::Buffers;
 use super::node::{CharNode, Descriptors};
-use super::request::{Backing, Handler, Request, Step};
+use super::request::{Backing, Forward, Handler, Install, Request, Step};
 use super::signal::{Ticket, FUTEX2_FLAGS, FUTEX_BITSET_MATCH_ANY};
 use crate::error::{Context, Error, Kind, Result};
-use crate::uapi::{ublk, Plain};
+use crate::uapi::{ubd, ublk, Plain};
 use io_uring::{cqueue, opcode, squeue, types, IoUring};
 use nix::errno::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -22,6 +22,7 @@ const BLOCK_URING_CMD_DISCARD: u32 = 0x1200;
 const KIND_IO_CMD: u64 = 0;
 const KIND_BACKING: u64 = 1;
 const KIND_WAIT: u64 = 2;
+const KIND_FORWARD: u64 = 3;
 
 /// One queue of a device: its ring, descriptors, buffers and handler.
 ///
@@ -35,6 +36,8 @@ pub struct Queue<'a> {
     requests: Vec<Option<Request>>,
     /// What the tags wait for; the ring has its address.
     tickets: Vec<Option<Ticket>>,
+    /// What the driver is to install; it reads them when their commands are submitted.
+    installs: Vec<Option<Install>>,
     handler: Box<dyn Handler + 'a>,
 }
 
@@ -64,6 +67,7 @@ impl<'a> Queue<'a> {
             buffers: Buffers::new(depth, info.max_io_buf_bytes)?,
             requests: vec![None; depth.into()],
             tickets: vec![None; depth.into()],
+            installs: vec![None; depth.into()],
             handler,
         })
     }
@@ -105,14 +109,23 @@ impl<'a> Queue<'a> {
         let (tag, res) = (cqe.user_data() as u16, cqe.result());
         let index = usize::from(tag);
         let step = match cqe.user_data() >> 16 {
-            KIND_IO_CMD if res == ublk::IO_RES_OK => {
+            KIND_IO_CMD | KIND_FORWARD if res == ublk::IO_RES_OK => {
                 let req = Request::new(tag, &self.descriptors.read(tag));
                 self.requests[index] = Some(req);
                 // SAFETY: the driver has handed the tag over, and no backing
                 // operation of it has begun.
                 self.handler.start(&req, unsafe { self.buffers.slice(tag) })
             }
-            KIND_IO_CMD => {
+            KIND_FORWARD if res != ublk::IO_RES_ABORT => {
+                let req = self.requests[index].ok_or_else(|| unexpected(cqe))?;
+                // SAFETY: the driver has left the tag to us, and no backing operation of it has
+                // begun.
+                let buf = unsafe { self.buffers.slice(tag) };
+                self.handler
+                    .resume(&req, buf, Err(known(Errno::from_raw(-res))))
+            }
+            KIND_IO_CMD | KIND_FORWARD => {
+                self.requests[index] = None;
                 if res != ublk::IO_RES_ABORT {
                     let errno = Errno::from_raw(-res);
                     log::warn!("queue {}: the driver closed tag {tag}: {errno}", self.id);
@@ -144,6 +157,7 @@ impl<'a> Queue<'a> {
         let sqe = match step {
             Step::Submit(op) => self.backing(tag, &op),
             Step::Wait(ticket) => self.wait(tag, ticket),
+            Step::Forward(to) => self.forward(tag, &to),
             Step::Done(res) => {
                 self.requests[index] = None;
                 self.io_cmd(ublk::U_IO_COMMIT_AND_FETCH_REQ, tag, answer(res))
@@ -168,6 +182,26 @@ impl<'a> Queue<'a> {
             .cmd(area)
             .build()
             .user_data(tag.into())
+    }
+
+    fn forward(&mut self, tag: u16, to: &Forward) -> squeue::Entry {
+        let arg = ubd::Forward {
+            q_id: self.id,
+            tag,
+            slot: to.slot,
+            sector: to.sector,
+        };
+        let mut area = [0u8; 16];
+        area.copy_from_slice(arg.as_bytes());
+        let kept = &mut self.installs[usize::from(tag)];
+        *kept = to.install;
+        let install = kept.as_ref().map(|install| &raw const install.0 as u64);
+        let sqe = opcode::UringCmd16::new(NODE, ubd::U_IO_FORWARD)
+            .cmd(area)
+            .addr(install)
+            .build()
+            .user_data(KIND_FORWARD << 16 | u64::from(tag));
+        with_len(sqe, to.sectors)
     }
 
     fn backing(&self, tag: u16, op: &Backing) -> squeue::Entry {
@@ -231,7 +265,7 @@ impl<'a> Queue<'a> {
     fn push(&mut self, sqe: &squeue::Entry) -> Result<()> {
         // SAFETY: an I/O command's argument is inside the SQE, the buffers stay
         // mapped until their operations have ended (`drop` sees to that), and so
-        // do the words of tickets, which the kernel only reads.
+        // do the words of tickets and what is to be installed, which the kernel only reads.
         unsafe { self.ring.submission().push(sqe) }
             .map_err(|err| Error::caused_by(Kind::Protocol, "more operations than tags", err))
     }
@@ -283,6 +317,18 @@ fn new_ring(entries: u32) -> Result<IoUring> {
         .context(|| "failed to create the io_uring of a queue")
 }
 
+/// Sets `len` of an entry, which the library has no way to set on commands.
+fn with_len(mut sqe: squeue::Entry, len: u32) -> squeue::Entry {
+    /// Of `len` in `struct io_uring_sqe`.
+    const LEN_AT: usize = 24;
+    const { assert!(size_of::<squeue::Entry>() == 64 && align_of::<squeue::Entry>() % 4 == 0) };
+    let sqe_bytes = (&raw mut sqe).cast::<u8>();
+    // SAFETY: an entry is `repr(C)` and nothing but the kernel's structure of 64 bytes, which has
+    // an integer of four bytes there.
+    unsafe { sqe_bytes.add(LEN_AT).cast::<u32>().write(len) };
+    sqe
+}
+
 /// The result of a request, as the driver takes it.
 fn answer(res: Result<u32, Errno>) -> i32 {
     match res {
@@ -314,6 +360,21 @@ fn unexpected(cqe: &cqueue::Entry) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_length_of_a_command_is_where_the_others_have_it() {
+        let nop = || opcode::Nop::new().build();
+        let read = opcode::Read::new(NODE, std::ptr::null_mut(), 0x1234_5678).build();
+        let find = |sqe: &squeue::Entry| {
+            // SAFETY: an entry is 64 plain bytes, all of which are initialised.
+            unsafe { *(&raw const *sqe).cast::<[u8; 64]>() }
+                .windows(4)
+                .position(|bytes| bytes == 0x1234_5678u32.to_ne_bytes())
+        };
+        assert_eq!(find(&nop()), None);
+        assert_eq!(find(&read), Some(24));
+        assert_eq!(find(&with_len(nop(), 0x1234_5678)), Some(24));
+    }
 
     #[test]
     fn no_failure_is_answered_as_success() {

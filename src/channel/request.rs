@@ -2,9 +2,10 @@
 //! What a queue asks of a handler, and what the handler may answer.
 
 use super::Ticket;
-use crate::uapi::ublk;
+use crate::uapi::{ubd, ublk};
 use nix::errno::Errno;
 use std::ops::Range;
+use std::sync::atomic::AtomicU64;
 
 /// What a request wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +99,36 @@ pub enum Backing {
     Discard { file: u32, at: u64, len: u64 },
 }
 
+/// Where the driver finds, or puts, the data of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forward {
+    pub slot: u32,
+    /// First sector in the slot.
+    pub sector: u64,
+    /// From the start of the request; what is left comes again, as a request of its own.
+    pub sectors: u32,
+    pub install: Option<Install>,
+}
+
+/// A word that the driver exchanges when the data is there, before the request ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Install(pub(super) ubd::Install);
+
+impl Install {
+    /// Makes `word` be `value` if it is `expect` by then.
+    ///
+    /// # Safety
+    /// The memory must be nothing but this word until the request has ended, which the next
+    /// request of its tag shows.
+    pub unsafe fn new(word: *const AtomicU64, expect: u64, value: u64) -> Self {
+        Install(ubd::Install {
+            addr: word as u64,
+            expect,
+            value,
+        })
+    }
+}
+
 /// What comes next for a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -105,6 +136,9 @@ pub enum Step {
     Done(Result<u32, Errno>),
     /// This operation, then [`Handler::resume`].
     Submit(Backing),
+    /// The driver does it, and ends the request. If it will not, [`Handler::resume`] gets its
+    /// reason, which is always an error; else the handler hears no more of it.
+    Forward(Forward),
     /// Nothing until the signal is raised, then [`Handler::resume`] with 0 bytes.
     Wait(Ticket),
 }

@@ -4,10 +4,11 @@
 use super::output;
 use crate::control::{block_node, AddRequest, Control};
 use crate::daemon::{self, Config, FastPath, Started};
+use crate::error::{Error, Kind};
 use crate::target::{
     check_block_size, is_read_only, Backing, Mapping, Members, Null, OpenOptions, Target,
 };
-use crate::uapi::ublk;
+use crate::uapi::{ubd, ublk};
 use crate::{cycles, fastpath, size};
 use anyhow::{bail, Context, Result};
 use clap::ValueEnum;
@@ -72,6 +73,9 @@ pub(super) struct Args {
     /// program of the target, which ships with ubd]
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true)]
     bpf_fastpath: Option<Option<String>>,
+    /// Let the kernel do the I/O that the daemon is asked for: no data passes through the daemon
+    #[arg(long, help_heading = FILES)]
+    forward: bool,
     /// Serve in this process until a signal or `ubd del` ends it
     #[arg(long)]
     foreground: bool,
@@ -114,6 +118,13 @@ pub(super) fn run(args: Args) -> Result<()> {
     }
     let target = args.open_target()?;
     let control = Control::open()?;
+    if args.forward && control.features()?.features & ubd::F_FORWARD == 0 {
+        return Err(Error::new(
+            Kind::Unsupported,
+            "the loaded ubd driver has no FORWARD, which --forward needs; see `ubd features`",
+        )
+        .into());
+    }
     let label = describe(&*target);
     let fast_path = match &args.bpf_fastpath {
         Some(name) => Some(fast_path(name.as_deref(), target.mapping())?),
@@ -131,6 +142,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         add,
         target,
         fast_path,
+        forward: args.forward,
     };
     let report = |Started { id }| match args.show {
         true => output::line(&block_node(id)),
@@ -173,6 +185,7 @@ impl Args {
             ("--size", self.size.is_some(), &[Null][..]),
             ("--file", !self.file.is_empty(), files),
             ("--read-only", self.read_only, files),
+            ("--forward", self.forward, files),
             ("--direct-io", self.direct_io.is_some(), files),
             ("--offset", self.offset.is_some(), &[Loop]),
             ("--sizelimit", self.sizelimit.is_some(), &[Loop]),
@@ -200,7 +213,7 @@ impl Args {
             }
         }
         let open = |path: &PathBuf| {
-            if self.bpf_fastpath.is_some() {
+            if self.bpf_fastpath.is_some() || self.forward {
                 cycles::check(path)?;
             }
             Ok(Backing::open(&OpenOptions {

@@ -134,7 +134,7 @@ fn block(sample: &Sample) -> String {
         row("all", all.map(Some)),
     ];
     format!(
-        "{}: {}, in-kernel hit rate {}\n{}  splits {}, eagain {}, by the file worker {}, flushes of slots {}, of the daemon {}\n",
+        "{}: {}, in-kernel hit rate {}\n{}  forwarded {} requests, splits {}, eagain {}, by the file worker {}, flushes of slots {}, of the daemon {}\n",
         block_node(sample.id),
         match &sample.program {
             Some(program) => format!("program {program}"),
@@ -142,6 +142,7 @@ fn block(sample: &Sample) -> String {
         },
         percent(stats.hit_rate()),
         table::aligned(&COLUMNS, &rows, true),
+        stats.forwarded,
         stats.splits,
         stats.eagain,
         stats.file_worker,

@@ -34,6 +34,7 @@ impl Device {
             add,
             target,
             fast_path,
+            forward,
         } = config;
         let bell = Bell::new()?;
         let records = RecordDir::open().map_err(|err| log::warn!("{err:#}")).ok();
@@ -49,12 +50,17 @@ impl Device {
             own_program: None,
             let_go: false,
         };
-        device.bring_up(&target, fast_path.as_ref())?;
+        device.bring_up(&target, fast_path.as_ref(), forward)?;
         device.record(&*target);
         Ok(device)
     }
 
-    fn bring_up(&mut self, target: &Arc<dyn Target>, fast_path: Option<&FastPath>) -> Result<()> {
+    fn bring_up(
+        &mut self,
+        target: &Arc<dyn Target>,
+        fast_path: Option<&FastPath>,
+        forward: bool,
+    ) -> Result<()> {
         let id = self.info.dev_id;
         let node = Arc::new(CharNode::open(id)?);
         self.node = Some(node.clone());
@@ -72,7 +78,7 @@ impl Device {
             .collect::<Result<_>>()?;
         if !self
             .queues
-            .start(&node, &self.info, cpus, target, &self.bell)?
+            .start(&node, &self.info, cpus, target, forward, &self.bell)?
         {
             drop(node);
             self.control.stop(id)?;
@@ -82,10 +88,12 @@ impl Device {
                 "a queue ended before the device started",
             ));
         }
-        if let Some(fast_path) = fast_path {
+        if fast_path.is_some() || forward {
             for slot in target.slots() {
                 self.control.register_slot(id, &slot)?;
             }
+        }
+        if let Some(fast_path) = fast_path {
             let own = self.own_program.as_ref().map(|own| own.name().as_str());
             let program = own.unwrap_or(&fast_path.program);
             self.control.bind(id, program, fast_path.cookie)?;

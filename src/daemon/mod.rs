@@ -43,6 +43,8 @@ pub struct Config {
     pub add: AddRequest,
     pub target: Arc<dyn Target>,
     pub fast_path: Option<FastPath>,
+    /// Let the driver do what the target can leave to it.
+    pub forward: bool,
 }
 
 /// A device that has started.

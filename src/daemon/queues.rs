@@ -2,7 +2,7 @@
 //! The threads that serve the queues.
 
 use super::wait::Bell;
-use crate::channel::{CharNode, Queue};
+use crate::channel::{CharNode, Handler, Queue};
 use crate::error::{Context, Error, Kind, Result};
 use crate::target::Target;
 use crate::uapi::ublk;
@@ -26,6 +26,7 @@ impl Queues {
         info: &ublk::DevInfo,
         cpus: Vec<CpuSet>,
         target: &Arc<dyn Target>,
+        forward: bool,
         bell: &Bell,
     ) -> Result<bool> {
         let (tx, rx) = mpsc::channel();
@@ -36,7 +37,8 @@ impl Queues {
                 .name(format!("ubd{}-q{id}", info.dev_id))
                 .spawn(move || {
                     let _ringer = ringer;
-                    run(&node, &info, id, &cpus, &*target, tx)
+                    let handler = handler(&*target, info.queue_depth, forward)?;
+                    run(&node, &info, id, &cpus, &*target, handler, tx)
                 })
                 .context(|| format!("failed to start the thread of queue {id}"))?;
             self.0.push(thread);
@@ -52,6 +54,18 @@ impl Queues {
     }
 }
 
+/// What serves a queue of `depth` tags.
+fn handler(target: &dyn Target, depth: u16, forward: bool) -> Result<Box<dyn Handler + '_>> {
+    if !forward {
+        return Ok(target.handler(depth));
+    }
+    target.forwarder(depth).ok_or_else(|| {
+        let name = target.name();
+        let text = format!("a {name} device has nothing that I/O could be forwarded to");
+        Error::new(Kind::Usage, text)
+    })
+}
+
 /// The body of a queue's thread.
 fn run(
     node: &CharNode,
@@ -59,12 +73,12 @@ fn run(
     id: u16,
     cpus: &CpuSet,
     target: &dyn Target,
+    handler: Box<dyn Handler + '_>,
     fetched: mpsc::Sender<()>,
 ) -> Result<()> {
     if let Err(errno) = sched_setaffinity(Pid::from_raw(0), cpus) {
         log::debug!("queue {id} runs on any CPU: {errno}");
     }
-    let handler = target.handler(info.queue_depth);
     let mut queue = Queue::new(node, info, id, &target.files(), handler)?;
     queue.run(move || {
         // Nobody listens any more only when another queue has failed.

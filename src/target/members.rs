@@ -2,6 +2,7 @@
 //! Devices made of files and block devices: loop shows one, concat puts several
 //! one behind the other, stripe deals out chunks to several in turn.
 
+mod forward;
 mod queue;
 
 use super::{Backing, Geometry, Layout, Mapping, Nature, Target};
@@ -155,6 +156,10 @@ impl Target for Members {
 
     fn handler(&self, depth: u16) -> Box<dyn Handler + '_> {
         Box::new(queue::MembersQueue::new(self, depth))
+    }
+
+    fn forwarder(&self, depth: u16) -> Option<Box<dyn Handler + '_>> {
+        Some(Box::new(forward::Forwarder::new(self, depth)))
     }
 }
 

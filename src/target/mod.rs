@@ -55,6 +55,11 @@ pub trait Target: Send + Sync {
 
     /// A handler for a queue of `depth` tags.
     fn handler(&self, depth: u16) -> Box<dyn Handler + '_>;
+
+    /// The same, of one that lets the driver do the I/O on the slots; `None`: the target cannot.
+    fn forwarder(&self, _depth: u16) -> Option<Box<dyn Handler + '_>> {
+        None
+    }
 }
 
 /// Size and limits of a device, in bytes where nothing else is said.

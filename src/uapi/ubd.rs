@@ -234,6 +234,26 @@ pub struct SlotResize {
     pub nr_sectors: u64,
 }
 
+/// An I/O command: the driver does the data I/O of a request, on a slot.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Forward {
+    pub q_id: u16,
+    pub tag: u16,
+    pub slot: u32,
+    /// In the slot.
+    pub sector: u64,
+}
+
+/// A word to compare and exchange when the data of a forwarded request is there.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Install {
+    pub addr: u64,
+    pub expect: u64,
+    pub value: u64,
+}
+
 boundary! {
     Features: 40,
     BpfIo: 56,
@@ -247,6 +267,8 @@ boundary! {
     ProgList: 16,
     TestRun: 224,
     Fence: 8,
+    Forward: 16,
+    Install: 24,
     Policy: 8,
     SlotResize: 16,
 }
@@ -266,3 +288,4 @@ pub const CMD_TEST_RUN: u32 = cmd::<TestRun>(IOC_READ | IOC_WRITE, 0x08);
 pub const CMD_FENCE: u32 = cmd::<Fence>(IOC_WRITE, 0x09);
 pub const CMD_SET_POLICY: u32 = cmd::<Policy>(IOC_WRITE, 0x0a);
 pub const CMD_RESIZE_SLOT: u32 = cmd::<SlotResize>(IOC_READ | IOC_WRITE, 0x0b);
+pub const U_IO_FORWARD: u32 = cmd::<Forward>(IOC_READ | IOC_WRITE, 0x20);

@@ -7,7 +7,7 @@
 
 use super::Members;
 use crate::channel::{Backing, Handler, Op, Request, Step};
-use crate::target::Nature;
+use crate::target::{Nature, Piece};
 use nix::errno::Errno;
 
 pub(super) const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
@@ -39,6 +39,11 @@ impl<'a> MembersQueue<'a> {
         }
     }
 
+    /// Where byte `at` of the device is.
+    pub(super) fn find(&self, at: u64) -> Option<Piece> {
+        self.members.layout.find(at)
+    }
+
     fn next(&mut self, req: &Request, work: Work, op: Backing) -> Step {
         self.work[usize::from(req.tag)] = work;
         Step::Submit(op)
@@ -46,7 +51,7 @@ impl<'a> MembersQueue<'a> {
 
     /// Goes on with a read or write of which `done` bytes are done.
     fn transfer(&mut self, req: &Request, done: u64) -> Step {
-        let Some(piece) = self.members.layout.find(req.start() + done) else {
+        let Some(piece) = self.find(req.start() + done) else {
             return Step::Done(Err(Errno::EIO));
         };
         let file = piece.member;
@@ -160,4 +165,4 @@ impl Handler for MembersQueue<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -6,7 +6,7 @@ use crate::channel::Backing as B;
 use crate::target::{Backing as Member, Layout, OpenOptions};
 
 const OFFSET: u64 = 1 << 20;
-const CHUNK: u64 = 4096;
+pub(in crate::target::members) const CHUNK: u64 = 4096;
 
 /// A file behind a device, `len` bytes of it from [`OFFSET`] on.
 fn member(len: u64, nature: Nature) -> Member {
@@ -25,11 +25,11 @@ fn member(len: u64, nature: Nature) -> Member {
     member
 }
 
-fn one(nature: Nature) -> Members {
+pub(in crate::target::members) fn one(nature: Nature) -> Members {
     Members::one(member(1 << 30, nature))
 }
 
-fn stripe(members: u32) -> Members {
+pub(in crate::target::members) fn stripe(members: u32) -> Members {
     let member = |_| member(1 << 20, Nature::File);
     let stripe = Members::stripe((0..members).map(member).collect(), CHUNK).unwrap();
     assert!(matches!(stripe.layout, Layout::Stripe { .. }));
@@ -40,7 +40,7 @@ fn queue(members: &Members) -> MembersQueue<'_> {
     MembersQueue::new(members, 4)
 }
 
-fn request(op: Op, sector: u64, sectors: u32) -> Request {
+pub(in crate::target::members) fn request(op: Op, sector: u64, sectors: u32) -> Request {
     Request {
         tag: 2,
         op,
