@@ -202,10 +202,7 @@ static int ubd_forward_check(struct ubd_device *ub, struct request *rq,
 			     struct ubd_forward_to *to)
 {
 	int idx = ubd_op_index(req_op(rq));
-	struct ubd_bpf_io io = {
-		.op		= idx,
-		.map_sector	= to->sector,
-	};
+	struct ubd_bpf_io io = { .map_sector = to->sector };
 
 	if (!to->sectors)
 		to->sectors = blk_rq_sectors(rq);
@@ -217,7 +214,7 @@ static int ubd_forward_check(struct ubd_device *ub, struct request *rq,
 	to->slot = &ub->slots[array_index_nospec(to->nr, UBD_MAX_SLOTS)];
 	to->flags = smp_load_acquire(&to->slot->flags);
 	if (!(to->flags & UBD_SL_LIVE) ||
-	    ubd_check_slot(to->slot, to->flags, &io))
+	    ubd_check_slot(to->slot, to->flags, &io, idx))
 		return -EINVAL;
 	if (idx != UBD_IDX_READ && !(to->flags & UBD_SL_FILE) &&
 	    !ubd_bdev_can(to->slot->bdev, idx))
