@@ -143,17 +143,17 @@ pub fn abuse() -> Result<()> {
     Ok(())
 }
 
-/// Two threads fetch tags of one queue at the same time: one of them owns it from then on.
+/// Two threads fetch the same tag at the same time: one of them owns it from then on.
 pub fn racing_fetches() -> Result<()> {
     let control = Control::open()?;
     for round in 0..25 {
         let ubd = add(&control, None, 1, 2)?;
         let node = open_node(ubd.id())?;
         let barrier = Barrier::new(2);
-        let fetch = |tag: u16| -> Result<(Queue, Option<i32>)> {
+        let fetch = || -> Result<(Queue, Option<i32>)> {
             let mut queue = Queue::new(node.try_clone()?, 0, 2)?;
             barrier.wait();
-            queue.fetch(tag)?;
+            queue.fetch(1)?;
             let early = queue
                 .next(Duration::from_millis(20))?
                 .map(|(_, result)| result);
@@ -162,7 +162,7 @@ pub fn racing_fetches() -> Result<()> {
             Ok((queue, early))
         };
         let results = std::thread::scope(|scope| {
-            let threads = [0, 1].map(|tag| scope.spawn(move || fetch(tag).map(|(_, early)| early)));
+            let threads = [0, 1].map(|_| scope.spawn(|| fetch().map(|(_, early)| early)));
             threads.map(|thread| thread.join().expect("joining"))
         });
         let [first, second] = results;
@@ -173,7 +173,7 @@ pub fn racing_fetches() -> Result<()> {
             .count();
         ensure!(
             refused == 1,
-            "round {round}: two threads serve one queue: {results:?}"
+            "round {round}: two threads serve one tag: {results:?}"
         );
         drop(node);
         delete(&control, ubd)?;
