@@ -133,6 +133,7 @@ fn serve(to: &mut File, node: &str, movers: usize, fence: bool, limit: Option<u6
             cookie: 0,
             settings: Vec::new(),
         }),
+        forward: false,
         target: target.clone(),
     };
     let control = Control::open()?;
