@@ -100,7 +100,8 @@ static char *ubd_chr_devnode(const struct device *dev, umode_t *mode,
 {
 	struct ubd_device *ub = container_of(dev, struct ubd_device, cdev_dev);
 
-	if (ubd_is_unprivileged(ub)) {
+	/* Who takes the node away asks for its name alone. */
+	if (uid && gid && ubd_is_unprivileged(ub)) {
 		*uid = make_kuid(&init_user_ns, ub->info.owner_uid);
 		*gid = make_kgid(&init_user_ns, ub->info.owner_gid);
 	}
