@@ -2,12 +2,13 @@
 /*
  * Who may do what. A device belongs to root, as do the control commands; unless
  * somebody else added it as an unprivileged one. Then whoever the permissions
- * of its char device admit controls it, and its owner alone opens the disk:
- * the server behind it is nobody's business to trust.
+ * of its char device admit controls it, and its owner alone opens the disk,
+ * beside root: the server behind it is nobody else's to trust.
  */
 #include <linux/capability.h>
 #include <linux/cred.h>
 #include <linux/fs.h>
+#include <linux/mount.h>
 #include <linux/namei.h>
 #include <linux/slab.h>
 #include <linux/string.h>
@@ -51,7 +52,9 @@ static int ubd_check_node(struct ubd_device *ub, const char *name, int mask)
 	if (ret)
 		return ret;
 	inode = d_backing_inode(path.dentry);
-	if (!S_ISCHR(inode->i_mode) || inode->i_rdev != ub->cdev_dev.devt)
+	/* Nor is it a node where none counts, such as a file system of theirs. */
+	if (path.mnt->mnt_flags & MNT_NODEV ||
+	    path.mnt->mnt_sb->s_iflags & SB_I_NODEV || !S_ISCHR(inode->i_mode) || inode->i_rdev != ub->cdev_dev.devt)
 		ret = -EPERM;
 	else
 		ret = inode_permission(mnt_idmap(path.mnt), inode, mask);
@@ -87,7 +90,7 @@ int ubd_check_open(struct ubd_device *ub)
 {
 	if (test_bit(UBD_ST_SHUT, &ub->state))
 		return -ENXIO;
-	if (!ubd_is_unprivileged(ub))
+	if (!ubd_is_unprivileged(ub) || capable(CAP_SYS_ADMIN))
 		return 0;
 	return from_kuid(&init_user_ns, current_uid()) == ub->info.owner_uid &&
 	       from_kgid(&init_user_ns, current_gid()) == ub->info.owner_gid ?

@@ -44,7 +44,7 @@ static int ubd_ch_release(struct inode *inode, struct file *file)
 	if (ub->front)
 		ubd_server_lost(ub);
 	for (i = 0; i < ub->info.nr_hw_queues; i++) {
-		ubd_end_server_requests(ub->queues[i]);
+		ubd_end_server_requests(ub->queues[i], NULL);
 		ubd_queue_reset(ub->queues[i]);
 	}
 	ub->nr_queues_ready = 0;
@@ -85,8 +85,8 @@ static int ubd_ch_mmap(struct file *file, struct vm_area_struct *vma)
 			       size, vma->vm_page_prot);
 }
 
-void ubd_cancel_io(struct ubd_io *io, struct io_uring_cmd *cmd,
-		   unsigned int issue_flags)
+struct io_uring_cmd *ubd_take_command(struct ubd_io *io,
+				      struct io_uring_cmd *cmd)
 {
 	spin_lock(&io->lock);
 	if (io->state == UBD_IO_READY && (!cmd || io->cmd == cmd)) {
@@ -98,8 +98,7 @@ void ubd_cancel_io(struct ubd_io *io, struct io_uring_cmd *cmd,
 		cmd = NULL;
 	}
 	spin_unlock(&io->lock);
-	if (cmd)
-		ubd_cmd_done(cmd, UBLK_IO_RES_ABORT, issue_flags);
+	return cmd;
 }
 
 /*
@@ -145,6 +144,13 @@ static bool ubd_may_serve(struct ubd_io *io, struct io_uring_cmd *cmd)
  * Under ub->mutex, so that there is a first of a queue: tags that are served by
  * the same task and ring are delivered together.
  */
+/* Both START and END_USER_RECOVERY may be waiting for that. */
+static void ubd_all_ready(struct ubd_device *ub)
+{
+	complete_all(&ub->ready);
+	wake_up(&ub->wait);
+}
+
 static bool ubd_fetch_addr_ok(struct ubd_device *ub, u64 addr)
 {
 	if (!ubd_maps_data(ub))
@@ -193,10 +199,17 @@ static int ubd_fetch(struct ubd_queue *q, struct ubd_io *io,
 		ret = ubd_io_hold(q, io, cmd, addr, issue_flags);
 		if (++q->nr_ready == q->depth &&
 		    ++ub->nr_queues_ready == ub->info.nr_hw_queues)
-			complete_all(&ub->ready);
+			ubd_all_ready(ub);
 	}
 	mutex_unlock(&ub->mutex);
 	return ret;
+}
+
+/* An answer without a request: taken back before, or never given. */
+int ubd_not_yours(struct ubd_queue *q)
+{
+	return READ_ONCE(q->ub->aborting) || READ_ONCE(q->dead) ?
+	       UBLK_IO_RES_ABORT : -EINVAL;
 }
 
 static int ubd_commit(struct ubd_queue *q, struct ubd_io *io,
@@ -212,7 +225,7 @@ static int ubd_commit(struct ubd_queue *q, struct ubd_io *io,
 	spin_lock(&io->lock);
 	if (io->state != UBD_IO_SERVER) {
 		spin_unlock(&io->lock);
-		return READ_ONCE(ub->aborting) ? UBLK_IO_RES_ABORT : -EINVAL;
+		return ubd_not_yours(q);
 	}
 	if (!ubd_commit_addr_ok(ub, io->req, addr)) {
 		spin_unlock(&io->lock);
@@ -242,7 +255,7 @@ static int ubd_get_data(struct ubd_queue *q, struct ubd_io *io, u64 addr)
 	spin_lock(&io->lock);
 	if (io->state != UBD_IO_SERVER || !io->needs_data) {
 		spin_unlock(&io->lock);
-		return READ_ONCE(q->ub->aborting) ? UBLK_IO_RES_ABORT : -EINVAL;
+		return ubd_not_yours(q);
 	}
 	io->state = UBD_IO_COPYING;
 	rq = io->req;
@@ -314,19 +327,14 @@ static void ubd_ch_cmd_in_task(struct io_uring_cmd *cmd,
 }
 UBD_CMD_TASK_WORK(ubd_ch_cmd_in_task)
 
-/*
- * The task or the ring of a queue is going: nobody can answer what it took.
- * Other queues may live on, and with them the file.
- */
+/* Other tasks may live on, and with them the file. */
 static void ubd_ch_cancel(struct io_uring_cmd *cmd, unsigned int issue_flags)
 {
 	struct ubd_cmd_pdu *pdu = ubd_cmd_pdu(cmd);
 
-	if (!READ_ONCE(pdu->q->dead)) {
-		WRITE_ONCE(pdu->q->dead, true);
-		ubd_end_server_requests(pdu->q);
-	}
-	ubd_cancel_io(pdu->io, cmd, issue_flags);
+	ubd_task_lost(pdu->q, pdu->io);
+	if (ubd_take_command(pdu->io, cmd))
+		ubd_cmd_done(cmd, UBLK_IO_RES_ABORT, issue_flags);
 }
 
 static int ubd_ch_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)

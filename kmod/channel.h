@@ -9,6 +9,7 @@
 struct ubd_cmd_pdu {
 	struct ubd_queue *q;
 	struct ubd_io *io;
+	struct io_uring_cmd *next;	/* of those that are about to end */
 };
 
 static inline struct ubd_cmd_pdu *ubd_cmd_pdu(struct io_uring_cmd *cmd)
@@ -53,9 +54,11 @@ void ubd_fill_desc(struct ubd_queue *q, struct ubd_io *io, struct request *rq);
 void ubd_tag_returned(struct ubd_device *ub);
 void ubd_withdraw(struct request *rq);
 
-/* channel.c: end an idle command; @cmd NULL: whichever is there */
-void ubd_cancel_io(struct ubd_io *io, struct io_uring_cmd *cmd,
-		   unsigned int issue_flags);
+int ubd_not_yours(struct ubd_queue *q);
+
+/* channel.c: the tag's idle command, taken from it; @cmd NULL: whichever it is */
+struct io_uring_cmd *ubd_take_command(struct ubd_io *io,
+				      struct io_uring_cmd *cmd);
 
 int ubd_io_hold(struct ubd_queue *q, struct ubd_io *io,
 		struct io_uring_cmd *cmd, u64 addr, unsigned int issue_flags);

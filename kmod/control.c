@@ -119,7 +119,7 @@ static int ubd_check_params(struct ubd_device *ub, const struct ublk_params *p)
 	    b->physical_bs_shift > 30 || b->io_min_shift > 30 ||
 	    b->io_opt_shift > 30)
 		return -EINVAL;
-	if (!b->max_sectors ||
+	if (b->max_sectors < PAGE_SECTORS ||
 	    b->max_sectors > ub->info.max_io_buf_bytes >> SECTOR_SHIFT)
 		return -EINVAL;
 	if (b->dev_sectors > LLONG_MAX >> SECTOR_SHIFT)

@@ -8,6 +8,8 @@
  * request is lent: it ends when COMMIT has come, or the server was lost, and the
  * last borrower has returned it.
  */
+#include <linux/pagemap.h>
+#include <linux/sched/signal.h>
 #include <linux/uio.h>
 
 #include "ubd.h"
@@ -88,6 +90,28 @@ void ubd_return(struct ubd_queue *q, struct request *rq)
 
 /* ---- USER_COPY ---- */
 
+/* A fault may take as long as it likes; nothing is borrowed for that long. */
+static size_t ubd_copy_nofault(struct request *rq, size_t skip,
+			       struct iov_iter *iter, bool to_server)
+{
+	size_t done;
+
+	pagefault_disable();
+	done = ubd_copy_iter(rq, skip, iter, to_server);
+	pagefault_enable();
+	return done;
+}
+
+/* Is there at least the first page of the caller's memory now? */
+static bool ubd_fault_in(struct iov_iter *iter, bool to_server)
+{
+	size_t len = min_t(size_t, iov_iter_count(iter), PAGE_SIZE);
+	size_t left = to_server ? fault_in_iov_iter_writeable(iter, len) :
+				  fault_in_iov_iter_readable(iter, len);
+
+	return left < len && !signal_pending(current);
+}
+
 /* Which request and where in it; NULL if there is none such. */
 static struct request *ubd_borrow_at(struct ubd_device *ub, loff_t pos,
 				     struct ubd_queue **q, size_t *skip)
@@ -110,16 +134,17 @@ static struct request *ubd_borrow_at(struct ubd_device *ub, loff_t pos,
 	return ubd_borrow(*q, array_index_nospec(tag, (*q)->depth));
 }
 
-static ssize_t ubd_user_copy(struct kiocb *iocb, struct iov_iter *iter,
-			     enum req_op op)
+/* As much as can be had without a fault; 0: there is none, or no more of it. */
+static ssize_t ubd_user_copy_some(struct ubd_device *ub, loff_t pos,
+				  struct iov_iter *iter, enum req_op op,
+				  bool *more)
 {
-	struct ubd_device *ub = iocb->ki_filp->private_data;
 	struct ubd_queue *q;
 	struct request *rq;
 	size_t skip, size;
 	ssize_t ret;
 
-	rq = ubd_borrow_at(ub, iocb->ki_pos, &q, &skip);
+	rq = ubd_borrow_at(ub, pos, &q, &skip);
 	if (!rq)
 		return -EINVAL;
 	size = blk_rq_bytes(rq);
@@ -129,13 +154,29 @@ static ssize_t ubd_user_copy(struct kiocb *iocb, struct iov_iter *iter,
 	else if (skip > size)
 		ret = -EINVAL;
 	else
-		ret = ubd_copy_iter(rq, skip, iter, op == REQ_OP_WRITE);
+		ret = ubd_copy_nofault(rq, skip, iter, op == REQ_OP_WRITE);
+	*more = ret >= 0 && skip + ret < size && iov_iter_count(iter);
 	ubd_return(q, rq);
-	if (ret > 0)
-		iocb->ki_pos += ret;
-	else if (!ret && iov_iter_count(iter) && skip < size)
-		ret = -EFAULT;
 	return ret;
+}
+
+static ssize_t ubd_user_copy(struct kiocb *iocb, struct iov_iter *iter,
+			     enum req_op op)
+{
+	struct ubd_device *ub = iocb->ki_filp->private_data;
+	ssize_t ret, done = 0;
+	bool more = true;
+
+	while (more) {
+		ret = ubd_user_copy_some(ub, iocb->ki_pos, iter, op, &more);
+		if (ret < 0)
+			return done ?: ret;
+		done += ret;
+		iocb->ki_pos += ret;
+		if (more && !ubd_fault_in(iter, op == REQ_OP_WRITE))
+			return done ?: -EFAULT;
+	}
+	return done;
 }
 
 ssize_t ubd_ch_read_iter(struct kiocb *iocb, struct iov_iter *to)

@@ -180,7 +180,7 @@ static bool ubd_is_copying(struct ubd_device *ub)
 	unsigned int i;
 
 	for (i = 0; i < ub->info.nr_hw_queues; i++)
-		copying |= ubd_end_server_requests(ub->queues[i]);
+		copying |= ubd_end_server_requests(ub->queues[i], NULL);
 	return copying;
 }
 
@@ -197,6 +197,7 @@ void ubd_stop(struct ubd_device *ub)
 	mutex_lock(&ub->mutex);
 	front = ub->front;
 	ub->stopping = front;
+	WRITE_ONCE(ub->recovering, false);
 	WRITE_ONCE(ub->fail_declined, true);
 	WRITE_ONCE(ub->aborting, true);
 	if (front) {
@@ -206,7 +207,7 @@ void ubd_stop(struct ubd_device *ub)
 	mutex_unlock(&ub->mutex);
 	if (!front) {
 		/* A server that was never started waits for its end, too. */
-		ubd_cancel_commands(ub);
+		ubd_end_commands(ubd_take_commands(ub));
 		goto unlock;
 	}
 
@@ -220,13 +221,12 @@ void ubd_stop(struct ubd_device *ub)
 	del_gendisk(front);
 	del_gendisk(ub->hidden);
 	/* Before the next server may come: these are the old one's. */
-	ubd_cancel_commands(ub);
+	ubd_end_commands(ubd_take_commands(ub));
 
 	mutex_lock(&ub->mutex);
 	ub->front = NULL;
 	ub->stopping = false;
 	ub->draining = false;
-	ub->recovering = false;
 	ubd_bind_park(ub, false);
 	ub->info.state = UBLK_S_DEV_DEAD;
 	ub->info.ublksrv_pid = -1;
@@ -274,10 +274,12 @@ int ubd_try_stop(struct ubd_device *ub)
 		else
 			set_bit(UBD_ST_SHUT, &ub->state);
 		mutex_unlock(&front->open_mutex);
-		put_disk(front);
 	}
 	if (!ret)
 		ubd_stop(ub);
+	/* Held until here, or another one might have been stopped. */
+	if (front)
+		put_disk(front);
 	return ret;
 }
 

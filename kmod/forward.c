@@ -338,7 +338,7 @@ int ubd_forward(struct ubd_queue *q, struct ubd_io *io,
 	spin_lock(&io->lock);
 	rq = io->req;
 	if (io->state != UBD_IO_SERVER)
-		ret = READ_ONCE(ub->aborting) ? UBLK_IO_RES_ABORT : -EINVAL;
+		ret = ubd_not_yours(q);
 	else
 		ret = ubd_forward_check(ub, rq, &to);
 	if (!ret)

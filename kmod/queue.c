@@ -152,22 +152,50 @@ static blk_status_t ubd_queue_rq(struct blk_mq_hw_ctx *hctx,
 }
 
 /*
+ * A task or a ring of a queue is going: what it took nobody can answer. Others
+ * go on with what they have, and get no more.
+ */
+void ubd_task_lost(struct ubd_queue *q, struct ubd_io *io)
+{
+	unsigned int tag;
+
+	WRITE_ONCE(q->dead, true);
+	if (READ_ONCE(io->lost))
+		return;
+	for (tag = 0; tag < q->depth; tag++)
+		if (q->ios[tag].task == io->task && q->ios[tag].ring == io->ring)
+			WRITE_ONCE(q->ios[tag].lost, true);
+	ubd_end_server_requests(q, io);
+}
+
+/*
  * A slow daemon is not a dead one, and STOP ends requests without our help. But
  * nobody should have to wait for one that anybody could start.
  */
 static enum blk_eh_timer_return ubd_timeout(struct request *rq)
 {
 	struct ubd_queue *q = rq->mq_hctx->driver_data;
-	struct ubd_io *io = &q->ios[rq->tag];
+	int tag = READ_ONCE(rq->tag);
+	bool gone = false;
+	struct ubd_io *io;
 
-	if (ubd_is_unprivileged(q->ub)) {
-		/* As long as it has the request, its task is there. */
-		spin_lock(&io->lock);
-		if (io->req == rq)
+	/* Just being requeued: not the daemon's any more. */
+	if (tag < 0)
+		return BLK_EH_RESET_TIMER;
+	io = &q->ios[tag];
+	/* As long as it has the request, its task is there. */
+	spin_lock(&io->lock);
+	if (io->req == rq && io->state == UBD_IO_SERVER) {
+		gone = io->task->flags & PF_EXITING;
+		if (!gone && ubd_is_unprivileged(q->ub))
 			send_sig(SIGKILL, io->task, 1);
-		spin_unlock(&io->lock);
 	}
-	return BLK_EH_RESET_TIMER;
+	spin_unlock(&io->lock);
+	if (!gone)
+		return BLK_EH_RESET_TIMER;
+	/* It held no command whose end would have told us. */
+	ubd_task_lost(q, io);
+	return BLK_EH_DONE;
 }
 
 static int ubd_init_hctx(struct blk_mq_hw_ctx *hctx, void *data,
@@ -192,11 +220,12 @@ const struct block_device_operations ubd_hidden_fops = {
 /*
  * Take back what the daemon owns or is about to get. Returns true if copies
  * are still running; those end themselves once ub->aborting or q->dead is set.
- * So do borrowed requests, when they are returned.
+ * So do borrowed requests, when they are returned. Of the task and ring of
+ * @like, or of all.
  */
-bool ubd_end_server_requests(struct ubd_queue *q)
+bool ubd_end_server_requests(struct ubd_queue *q, const struct ubd_io *like)
 {
-	bool copying = false;
+	bool copying = false, taken = false;
 	unsigned int tag;
 
 	for (tag = 0; tag < q->depth; tag++) {
@@ -204,6 +233,8 @@ bool ubd_end_server_requests(struct ubd_queue *q)
 		struct request *rq = NULL;
 		bool seen = false;
 
+		if (like && (io->task != like->task || io->ring != like->ring))
+			continue;
 		spin_lock(&io->lock);
 		if (io->state == UBD_IO_SERVER) {
 			io->state = UBD_IO_NONE;
@@ -222,7 +253,10 @@ bool ubd_end_server_requests(struct ubd_queue *q)
 		} else if (rq) {
 			ubd_drop_request(q->ub, rq, seen);
 		}
+		taken |= rq != NULL;
 	}
+	if (taken)
+		ubd_tag_returned(q->ub);
 	return copying || atomic_read(&q->lent);
 }
 
@@ -246,16 +280,37 @@ bool ubd_server_is_busy(struct ubd_device *ub)
 	return false;
 }
 
-/* Give idle commands back to the server, which then knows that it is over. */
-void ubd_cancel_commands(struct ubd_device *ub)
+/*
+ * Take the idle commands, to give them back to the server, which then knows that
+ * it is over. Until they end, no other server can come: they hold the file.
+ */
+struct io_uring_cmd *ubd_take_commands(struct ubd_device *ub)
 {
+	struct io_uring_cmd *cmd, *list = NULL;
 	unsigned int i, tag;
 
 	for (i = 0; i < ub->info.nr_hw_queues; i++) {
 		struct ubd_queue *q = ub->queues[i];
 
-		for (tag = 0; tag < q->depth; tag++)
-			ubd_cancel_io(&q->ios[tag], NULL, IO_URING_F_UNLOCKED);
+		for (tag = 0; tag < q->depth; tag++) {
+			cmd = ubd_take_command(&q->ios[tag], NULL);
+			if (!cmd)
+				continue;
+			ubd_cmd_pdu(cmd)->next = list;
+			list = cmd;
+		}
+	}
+	return list;
+}
+
+/* Takes the lock of their ring, inside of which others take ub->mutex. */
+void ubd_end_commands(struct io_uring_cmd *list)
+{
+	struct io_uring_cmd *next;
+
+	for (; list; list = next) {
+		next = ubd_cmd_pdu(list)->next;
+		ubd_cmd_done(list, UBLK_IO_RES_ABORT, IO_URING_F_UNLOCKED);
 	}
 }
 
@@ -306,6 +361,7 @@ void ubd_queue_reset(struct ubd_queue *q)
 		if (io->task)
 			put_task_struct(io->task);
 		io->task = NULL;
+		io->lost = false;
 	}
 	q->daemon = NULL;
 	q->ring = NULL;

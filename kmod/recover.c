@@ -26,6 +26,7 @@ void ubd_unquiesce(struct ubd_device *ub)
 	/* Pairs with ubd_park(): what it adds is seen here, or fails there. */
 	smp_mb();
 	blk_mq_kick_requeue_list(ub->hidden->queue);
+	wake_up(&ub->wait);
 }
 
 static void ubd_quiesce_queue(struct ubd_device *ub)
@@ -45,6 +46,9 @@ void ubd_server_lost(struct ubd_device *ub)
 	} else {
 		WRITE_ONCE(ub->fail_declined, true);
 		ub->info.state = UBLK_S_DEV_FAIL_IO;
+		/* It was about to be followed by another: not that way. */
+		if (ub->quiesced)
+			ubd_unquiesce(ub);
 	}
 	ub->info.ublksrv_pid = -1;
 	ub->recovering = false;
@@ -78,14 +82,15 @@ int ubd_start_recovery(struct ubd_device *ub)
 	return ret;
 }
 
-/* Waits until every tag was FETCHed, as START does. */
+/* Waits until every tag was FETCHed, or that has become impossible. */
 int ubd_end_recovery(struct ubd_device *ub, int pid)
 {
 	int ret;
 
 	if (pid <= 0 || !(ub->info.flags & UBLK_F_USER_RECOVERY))
 		return -EINVAL;
-	if (wait_for_completion_interruptible(&ub->ready))
+	if (wait_event_interruptible(ub->wait, completion_done(&ub->ready) ||
+				     !READ_ONCE(ub->recovering)))
 		return -EINTR;
 
 	mutex_lock(&ub->mutex);
@@ -121,6 +126,7 @@ static long ubd_wait_idle(struct ubd_device *ub, u64 timeout_ms)
  */
 int ubd_quiesce(struct ubd_device *ub, u64 timeout_ms)
 {
+	struct io_uring_cmd *idle = NULL;
 	int ret = 0;
 	long left;
 
@@ -155,9 +161,10 @@ int ubd_quiesce(struct ubd_device *ub, u64 timeout_ms)
 	} else {
 		/* No request is with it, and until the next open none comes. */
 		WRITE_ONCE(ub->aborting, true);
-		ubd_cancel_commands(ub);
+		idle = ubd_take_commands(ub);
 	}
 	mutex_unlock(&ub->mutex);
+	ubd_end_commands(idle);
 	return ret;
 }
 

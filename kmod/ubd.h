@@ -199,6 +199,7 @@ struct ubd_io {
 	struct request *req;
 	u64 addr;			/* the server's buffer for this tag */
 	bool alone;			/* not served by the queue's task and ring */
+	bool lost;			/* its task or ring is gone */
 	bool needs_data;		/* a write of which the server has none yet */
 	struct task_struct *task;	/* the only one that may serve the tag */
 	void *ring;			/* its io_uring instance */
@@ -436,9 +437,11 @@ extern const struct block_device_operations ubd_hidden_fops;
 int ubd_queues_alloc(struct ubd_device *ub);
 void ubd_queues_free(struct ubd_device *ub);
 void ubd_queue_reset(struct ubd_queue *q);
-bool ubd_end_server_requests(struct ubd_queue *q);
+bool ubd_end_server_requests(struct ubd_queue *q, const struct ubd_io *like);
+void ubd_task_lost(struct ubd_queue *q, struct ubd_io *io);
 bool ubd_server_is_busy(struct ubd_device *ub);
-void ubd_cancel_commands(struct ubd_device *ub);
+struct io_uring_cmd *ubd_take_commands(struct ubd_device *ub);
+void ubd_end_commands(struct io_uring_cmd *list);
 size_t ubd_descs_size(u16 depth);
 
 /* channel.c */

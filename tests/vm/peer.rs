@@ -30,11 +30,11 @@ pub const TESTS: &[Test] = &[
     },
     Test {
         name: "peer/rublk_user_copy",
-        run: || verified("loop -u", ublk::F_USER_COPY),
+        run: user_copy,
     },
     Test {
         name: "peer/rublk_zero_copy",
-        run: || verified("loop -z", ublk::F_AUTO_BUF_REG),
+        run: zero_copy,
     },
     Test {
         name: "peer/rublk_recovery",
@@ -176,19 +176,35 @@ fn mapped() -> Result<()> {
     delete(device)
 }
 
-/// A loop device in another mode of the protocol.
-fn verified(target: &str, feature: u64) -> Result<()> {
+/// A null device whose server reads and writes the char device; rublk's loop cannot.
+fn user_copy() -> Result<()> {
     let _links = Links::new()?;
-    offered(feature)?;
+    offered(ublk::F_USER_COPY)?;
+    let device = rublk(33, "null -u")?;
+    asked_for(&device, ublk::F_USER_COPY)?;
+    let before = device.counters()?;
+    Fio::new(&device.node(), 2000).option("size=16M").run()?;
+    device.counters()?.since(&before).all_declined(2000)?;
+    delete(device)
+}
+
+fn zero_copy() -> Result<()> {
+    let _links = Links::new()?;
+    offered(ublk::F_AUTO_BUF_REG)?;
     let files = Files::ext4()?;
     let backing = files.file("backing", 32 << 20)?;
-    let device = rublk(33, &format!("{target} -f {}", backing.display()))?;
-    let flags = Control::open()?.dev_info(device.id())?.flags;
-    ensure!(flags & feature != 0, "rublk did not ask for it: {flags:#x}");
+    let device = rublk(33, &format!("loop -z -f {}", backing.display()))?;
+    asked_for(&device, ublk::F_AUTO_BUF_REG)?;
     let before = device.counters()?;
     Fio::verify(&device.node(), 2000).option("size=16M").run()?;
     device.counters()?.since(&before).all_declined(2000)?;
     delete(device)
+}
+
+fn asked_for(device: &Ubd, feature: u64) -> Result<()> {
+    let flags = Control::open()?.dev_info(device.id())?.flags;
+    ensure!(flags & feature != 0, "rublk did not ask for it: {flags:#x}");
+    Ok(())
 }
 
 fn offered(feature: u64) -> Result<()> {
