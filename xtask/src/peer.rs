@@ -11,7 +11,7 @@ use crate::progress::step;
 use crate::{cache, host, programs};
 
 const RUBLK: &str = "0.2.15";
-const LIBUBLK: &str = "0.4.7";
+const LIBUBLK: &str = "0.4.8";
 
 /// The examples that are run; each becomes `libublk-NAME`.
 const EXAMPLES: [&str; 4] = ["null", "loop", "ramdisk", "batch"];
