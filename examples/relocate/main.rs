@@ -52,6 +52,7 @@ fn main() -> Result<()> {
             program: target.map.name().to_string(),
             cookie: 0,
             settings: Vec::new(),
+            ..FastPath::default()
         }),
         forward: false,
         target: target.clone(),

@@ -13,6 +13,7 @@
 //! buffer has one owner.
 
 mod buffers;
+mod data;
 mod node;
 mod queue;
 mod request;

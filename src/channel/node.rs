@@ -30,6 +30,10 @@ impl CharNode {
         Ok(CharNode { file })
     }
 
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Maps the descriptors of queue `queue`, which has `depth` tags.
     pub(super) fn descriptors(&self, queue: u16, depth: u16) -> Result<Descriptors> {
         let page = match sysconf(SysconfVar::PAGE_SIZE) {

@@ -2,6 +2,7 @@
 //! The loop that serves one queue on one ring.
 
 use super::buffers::Buffers;
+use super::data::Data;
 use super::node::{CharNode, Descriptors};
 use super::request::{Backing, Forward, Handler, Install, Request, Step};
 use super::signal::{Ticket, FUTEX2_FLAGS, FUTEX_BITSET_MATCH_ANY};
@@ -9,6 +10,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::uapi::{ubd, ublk, Plain};
 use io_uring::{cqueue, opcode, squeue, types, IoUring};
 use nix::errno::Errno;
+use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// The character node's place among the ring's registered files; those of the
@@ -23,6 +25,8 @@ const KIND_IO_CMD: u64 = 0;
 const KIND_BACKING: u64 = 1;
 const KIND_WAIT: u64 = 2;
 const KIND_FORWARD: u64 = 3;
+const KIND_REGISTER: u64 = 4;
+const KIND_UNREGISTER: u64 = 5;
 
 /// One queue of a device: its ring, descriptors, buffers and handler.
 ///
@@ -31,6 +35,8 @@ const KIND_FORWARD: u64 = 3;
 pub struct Queue<'a> {
     ring: IoUring,
     id: u16,
+    node: &'a CharNode,
+    data: Data,
     descriptors: Descriptors,
     buffers: Buffers,
     requests: Vec<Option<Request>>,
@@ -38,6 +44,8 @@ pub struct Queue<'a> {
     tickets: Vec<Option<Ticket>>,
     /// What the driver is to install; it reads them when their commands are submitted.
     installs: Vec<Option<Install>>,
+    /// Answers of requests whose pages were registered by hand, and are to be unregistered first.
+    by_hand: HashMap<u16, Option<Result<u32, Errno>>>,
     handler: Box<dyn Handler + 'a>,
 }
 
@@ -45,7 +53,7 @@ impl<'a> Queue<'a> {
     /// Sets up queue `id` of the device behind `node`, described by `info`, to
     /// be served by `handler`, whose operations name files by their place in `files`.
     pub fn new(
-        node: &CharNode,
+        node: &'a CharNode,
         info: &ublk::DevInfo,
         id: u16,
         files: &[BorrowedFd<'_>],
@@ -60,9 +68,18 @@ impl<'a> Queue<'a> {
         ring.submitter()
             .register_files(&fds)
             .context(|| "failed to register the files of a queue with its ring")?;
+        let data = Data::of(info.flags);
+        if data == Data::Stays {
+            ring.submitter()
+                .register_buffers_sparse(depth.into())
+                .context(|| "failed to make room for the registered buffers of a queue")?;
+        }
         Ok(Queue {
             ring,
             id,
+            node,
+            data,
+            by_hand: HashMap::new(),
             descriptors: node.descriptors(id, depth)?,
             buffers: Buffers::new(depth, info.max_io_buf_bytes)?,
             requests: vec![None; depth.into()],
@@ -110,11 +127,14 @@ impl<'a> Queue<'a> {
         let index = usize::from(tag);
         let step = match cqe.user_data() >> 16 {
             KIND_IO_CMD | KIND_FORWARD if res == ublk::IO_RES_OK => {
-                let req = Request::new(tag, &self.descriptors.read(tag));
+                let desc = self.descriptors.read(tag);
+                let req = Request::new(tag, &desc);
                 self.requests[index] = Some(req);
-                // SAFETY: the driver has handed the tag over, and no backing
-                // operation of it has begun.
-                self.handler.start(&req, unsafe { self.buffers.slice(tag) })
+                if desc.op_flags & ublk::IO_F_NEED_REG_BUF != 0 {
+                    self.push(&self.register(ublk::U_IO_REGISTER_IO_BUF, KIND_REGISTER, tag))?;
+                    return Ok(Tag::Live);
+                }
+                self.start(&req)
             }
             KIND_FORWARD if res != ublk::IO_RES_ABORT => {
                 let req = self.requests[index].ok_or_else(|| unexpected(cqe))?;
@@ -152,13 +172,32 @@ impl<'a> Queue<'a> {
                 self.handler
                     .resume(&req, unsafe { self.buffers.slice(tag) }, Ok(0))
             }
+            KIND_REGISTER => {
+                let req = self.requests[index].ok_or_else(|| unexpected(cqe))?;
+                match res {
+                    0.. => {
+                        self.by_hand.insert(tag, None);
+                        self.start(&req)
+                    }
+                    _ => Step::Done(Err(Errno::from_raw(-res))),
+                }
+            }
+            KIND_UNREGISTER => match self.by_hand.remove(&tag) {
+                Some(Some(answer)) => Step::Done(answer),
+                _ => return Err(unexpected(cqe)),
+            },
             _ => return Err(unexpected(cqe)),
         };
         let sqe = match step {
             Step::Submit(op) => self.backing(tag, &op),
             Step::Wait(ticket) => self.wait(tag, ticket),
             Step::Forward(to) => self.forward(tag, &to),
+            Step::Done(res) if self.by_hand.contains_key(&tag) => {
+                self.by_hand.insert(tag, Some(res));
+                self.register(ublk::U_IO_UNREGISTER_IO_BUF, KIND_UNREGISTER, tag)
+            }
             Step::Done(res) => {
+                let res = self.deliver(tag, res);
                 self.requests[index] = None;
                 self.io_cmd(ublk::U_IO_COMMIT_AND_FETCH_REQ, tag, answer(res))
             }
@@ -167,9 +206,53 @@ impl<'a> Queue<'a> {
         Ok(Tag::Live)
     }
 
+    /// Hands a request to the handler.
+    fn start(&mut self, req: &Request) -> Step {
+        // SAFETY: the driver has handed the tag over, and no backing operation of it has begun.
+        let buf = unsafe { self.buffers.slice(req.tag) };
+        match self.data.fetch(self.node, self.id, req, buf) {
+            Ok(()) => self.handler.start(req, buf),
+            Err(errno) => Step::Done(Err(errno)),
+        }
+    }
+
+    /// Hands over what the handler has read; gives what is answered.
+    fn deliver(&mut self, tag: u16, res: Result<u32, Errno>) -> Result<u32, Errno> {
+        let Some(req) = self.requests[usize::from(tag)] else {
+            return res;
+        };
+        // SAFETY: the handler has answered, so the last operation of the tag has ended.
+        let buf = unsafe { self.buffers.slice(tag) };
+        self.data.deliver(self.node, self.id, &req, buf, res)
+    }
+
+    /// A command that does by hand what the driver could not: the pages of a tag's request become
+    /// the registered buffer of that number, or are it no more.
+    fn register(&self, op: u32, kind: u64, tag: u16) -> squeue::Entry {
+        self.command(op, tag, 0, tag.into(), None)
+            .user_data(kind << 16 | u64::from(tag))
+    }
+
     /// An I/O command, which gives the tag to the driver.
     fn io_cmd(&self, op: u32, tag: u16, result: i32) -> squeue::Entry {
-        let addr = self.buffers.addr(tag).as_ptr() as u64;
+        // Where the driver copies nothing, there must be no address.
+        let (addr, buffer) = match self.data {
+            Data::Driver => (self.buffers.addr(tag).as_ptr() as u64, None),
+            Data::Queue => (0, None),
+            Data::Stays => (0, Some(u64::from(tag) | ublk::AUTO_BUF_REG_FALLBACK << 16)),
+        };
+        self.command(op, tag, result, addr, buffer)
+            .user_data(tag.into())
+    }
+
+    fn command(
+        &self,
+        op: u32,
+        tag: u16,
+        result: i32,
+        addr: u64,
+        buffer: Option<u64>,
+    ) -> squeue::Entry {
         let arg = ublk::IoCmd {
             q_id: self.id,
             tag,
@@ -180,8 +263,8 @@ impl<'a> Queue<'a> {
         area.copy_from_slice(arg.as_bytes());
         opcode::UringCmd16::new(NODE, op)
             .cmd(area)
+            .addr(buffer)
             .build()
-            .user_data(tag.into())
     }
 
     fn forward(&mut self, tag: u16, to: &Forward) -> squeue::Entry {
@@ -206,7 +289,29 @@ impl<'a> Queue<'a> {
 
     fn backing(&self, tag: u16, op: &Backing) -> squeue::Entry {
         let place = |file: u32| types::Fixed(file + 1);
+        let req = self.requests[usize::from(tag)].as_ref();
+        let registered = req.is_some_and(|req| self.data.is_registered(req));
         let sqe = match op {
+            // An address in a registered buffer of requests counts from 0.
+            Backing::Read { file, at, buf } if registered => {
+                let (ptr, len) = (buf.start as *mut u8, buf.len() as u32);
+                opcode::ReadFixed::new(place(*file), ptr, len, tag)
+                    .offset(*at)
+                    .build()
+            }
+            Backing::Write {
+                file,
+                at,
+                buf,
+                dsync,
+            } if registered => {
+                let (ptr, len) = (buf.start as *const u8, buf.len() as u32);
+                let flags = if *dsync { libc::RWF_DSYNC } else { 0 };
+                opcode::WriteFixed::new(place(*file), ptr, len, tag)
+                    .offset(*at)
+                    .rw_flags(flags)
+                    .build()
+            }
             Backing::Read { file, at, buf } => {
                 let (ptr, len) = self.buffers.part(tag, buf);
                 opcode::Read::new(place(*file), ptr, len)

@@ -2,11 +2,13 @@
 //! `ubd add`: a new device and the daemon that serves it.
 
 use super::output;
+use super::recovery::{OnDeath, Recovery};
 use crate::control::{block_node, AddRequest, Control};
-use crate::daemon::{self, Config, FastPath, Started};
+use crate::daemon::{self, record, Config, FastPath, Started};
 use crate::error::{Error, Kind};
 use crate::target::{
     check_block_size, is_read_only, Backing, Mapping, Members, Null, OpenOptions, Target,
+    TargetKind,
 };
 use crate::uapi::{ubd, ublk};
 use crate::{cycles, fastpath, size};
@@ -19,18 +21,6 @@ const NULL_SIZE: u64 = 250 << 30;
 const CHUNK: u64 = 64 << 10;
 const FILES: &str = "Loop, concat and stripe targets";
 const LOOP: &str = "Loop target";
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum TargetKind {
-    /// Reads zeroes, forgets writes
-    Null,
-    /// Shows a file or block device
-    Loop,
-    /// Shows files and block devices, one behind the other
-    Concat,
-    /// Deals out its blocks to files and block devices in turn
-    Stripe,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Switch {
@@ -76,6 +66,20 @@ pub(super) struct Args {
     /// Let the kernel do the I/O that the daemon is asked for: no data passes through the daemon
     #[arg(long, help_heading = FILES)]
     forward: bool,
+    /// Let another daemon take over when this one dies or is to be replaced (`ubd recover`, `ubd
+    /// upgrade`); until then, I/O that needs a daemon does this [without POLICY: wait]
+    #[arg(long, value_name = "POLICY", num_args = 0..=1, require_equals = true,
+          default_missing_value = "wait")]
+    recovery: Option<Recovery>,
+    /// What mapped I/O does when the daemon dies [default: continue]
+    #[arg(long, value_name = "POLICY", requires = "bpf_fastpath")]
+    on_daemon_death: Option<OnDeath>,
+    /// Let the daemon copy data, instead of the driver
+    #[arg(long, conflicts_with = "zero_copy")]
+    user_copy: bool,
+    /// Copy no data: files are read and written from the pages of whoever uses the device
+    #[arg(long, conflicts_with = "forward")]
+    zero_copy: bool,
     /// Serve in this process until a signal or `ubd del` ends it
     #[arg(long)]
     foreground: bool,
@@ -112,38 +116,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    let max_io_bytes = check_max_io(args.max_io_size)?;
     if !args.foreground {
         daemon::close_inherited();
     }
-    let target = args.open_target()?;
-    let control = Control::open()?;
-    if args.forward && control.features()?.features & ubd::F_FORWARD == 0 {
-        return Err(Error::new(
-            Kind::Unsupported,
-            "the loaded ubd driver has no FORWARD, which --forward needs; see `ubd features`",
-        )
-        .into());
-    }
-    let label = describe(&*target);
-    let fast_path = match &args.bpf_fastpath {
-        Some(name) => Some(fast_path(name.as_deref(), target.mapping())?),
-        None => None,
-    };
-    let add = AddRequest {
-        id: args.number,
-        queues: args.queues,
-        depth: args.depth,
-        max_io_bytes,
-        ..AddRequest::default()
-    };
-    let config = Config {
-        control,
-        add,
-        target,
-        fast_path,
-        forward: args.forward,
-    };
+    let (config, label) = args.config()?;
     let report = |Started { id }| match args.show {
         true => output::line(&block_node(id)),
         false => output::line(&format!("{}: {label}", block_node(id))),
@@ -162,6 +138,91 @@ pub(super) fn run(args: Args) -> Result<()> {
 }
 
 impl Args {
+    /// What the arguments ask for, and a line about it for people.
+    pub(super) fn config(&self) -> Result<(Config, String)> {
+        let max_io_bytes = check_max_io(self.max_io_size)?;
+        let target = self.open_target()?;
+        let control = Control::open()?;
+        if self.forward && control.features()?.features & ubd::F_FORWARD == 0 {
+            return Err(Error::new(
+                Kind::Unsupported,
+                "the loaded ubd driver has no FORWARD, which --forward needs; see `ubd features`",
+            )
+            .into());
+        }
+        let flags = self.flags(&control, &*target)?;
+        let label = describe(&*target);
+        let fast_path = match &self.bpf_fastpath {
+            Some(name) => Some(FastPath {
+                stops_with_daemon: self.on_daemon_death == Some(OnDeath::Stop),
+                ..fast_path(name.as_deref(), target.mapping())?
+            }),
+            None => None,
+        };
+        let add = AddRequest {
+            id: self.number,
+            queues: self.queues,
+            depth: self.depth,
+            max_io_bytes,
+            flags,
+            token: record::token(),
+        };
+        let config = Config {
+            control,
+            add,
+            target,
+            fast_path,
+            forward: self.forward,
+        };
+        Ok((config, label))
+    }
+
+    /// Whether an option is given that means nothing to a device among others.
+    pub(super) fn stands_alone(&self) -> bool {
+        self.foreground || self.show
+    }
+
+    /// The features that the device needs, and those that it may as well have.
+    fn flags(&self, control: &Control, target: &dyn Target) -> Result<u64> {
+        let mut welcome = ublk::F_UPDATE_SIZE;
+        let mut needed = 0;
+        if let Some(recovery) = self.recovery {
+            needed |= recovery.flags();
+            welcome |= ublk::F_QUIESCE;
+            if let Some(name) = unwritable(target) {
+                bail!("a device on `{name}` cannot be recovered: its name is not UTF-8");
+            }
+        }
+        if self.user_copy {
+            needed |= ublk::F_USER_COPY;
+        }
+        if self.zero_copy {
+            if !target.is_blind() {
+                bail!(
+                    "--zero-copy means nothing to a {} device, which makes its data itself",
+                    target.name()
+                );
+            }
+            needed |= ublk::F_SUPPORT_ZERO_COPY | ublk::F_AUTO_BUF_REG;
+        }
+        if !is_admin() {
+            // A device of the user's own; with it goes the right to all that reaches further.
+            let roots = [
+                ("--bpf-fastpath", self.bpf_fastpath.is_some()),
+                ("--recovery", self.recovery.is_some()),
+                ("--forward", self.forward),
+                ("--user-copy", self.user_copy),
+                ("--zero-copy", self.zero_copy),
+            ];
+            if let Some((option, _)) = roots.iter().find(|(_, given)| *given) {
+                let text = format!("{option} takes root");
+                return Err(Error::new(Kind::Permission, text).into());
+            }
+            needed |= ublk::F_UNPRIVILEGED_DEV;
+        }
+        Ok(needed | welcome & control.ublk_features()?)
+    }
+
     fn open_target(&self) -> Result<Arc<dyn Target>> {
         let kind = self.target.or(self.kind).unwrap_or(TargetKind::Null);
         self.refuse_foreign(kind)?;
@@ -229,17 +290,6 @@ impl Args {
     }
 }
 
-impl TargetKind {
-    fn name(self) -> &'static str {
-        match self {
-            TargetKind::Null => "null",
-            TargetKind::Loop => "loop",
-            TargetKind::Concat => "concat",
-            TargetKind::Stripe => "stripe",
-        }
-    }
-}
-
 /// The program to bind: `name`, or the one of the target.
 fn fast_path(name: Option<&str>, mapping: Mapping) -> Result<FastPath> {
     let program = name.unwrap_or(mapping.program).to_owned();
@@ -256,6 +306,7 @@ fn fast_path(name: Option<&str>, mapping: Mapping) -> Result<FastPath> {
         program,
         cookie: mapping.cookie,
         settings,
+        ..FastPath::default()
     })
 }
 
@@ -275,7 +326,26 @@ fn check_max_io(bytes: u64) -> Result<u32> {
     }
 }
 
-fn describe(target: &dyn Target) -> String {
+/// The name of a file that cannot be recorded.
+fn unwritable(target: &dyn Target) -> Option<String> {
+    let spec = target.spec()?;
+    let member = spec.members.iter().find(|it| it.path.to_str().is_none())?;
+    Some(member.path.display().to_string())
+}
+
+/// Whether the caller may do what root does with block devices.
+fn is_admin() -> bool {
+    const CAP_SYS_ADMIN: u64 = 21;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // Without /proc it is the driver that says no.
+    effective.is_none_or(|mask| mask >> CAP_SYS_ADMIN & 1 == 1)
+}
+
+pub(super) fn describe(target: &dyn Target) -> String {
     let size = size::human(target.geometry().size);
     match target.members().as_slice() {
         [] => format!("{}, {size}", target.name()),

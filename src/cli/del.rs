@@ -7,6 +7,7 @@ use crate::daemon::record;
 use crate::error::{Error, Kind, Result};
 use crate::fastpath::{self, Name};
 use crate::sysfs::{self, Disk};
+use crate::uapi::ublk;
 
 /// Remove block devices
 #[derive(Debug, clap::Args)]
@@ -50,7 +51,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn del(control: &Control, id: u32, force: bool) -> Result<()> {
-    control.dev_info(id)?;
+    let info = control.dev_info(id)?;
     if !force {
         let holders = holders::settled(id);
         if !holders.is_empty() {
@@ -64,11 +65,9 @@ fn del(control: &Control, id: u32, force: bool) -> Result<()> {
             ));
         }
     }
-    let own = own_program(id);
+    let own = own_programs(&info);
     control.stop(id)?;
-    if let Some(name) = own {
-        fastpath::unload_own(&name);
-    }
+    own.iter().for_each(fastpath::unload_own);
     // Now, for afterwards the number may be that of another device.
     record::forget(id);
     match control.del(id) {
@@ -78,8 +77,20 @@ fn del(control: &Control, id: u32, force: bool) -> Result<()> {
     }
 }
 
-/// The program that the device has for itself; its daemon may not be there to unload it.
-fn own_program(id: u32) -> Option<Name> {
-    let bound: Name = Disk::new(id).program().ok()??.parse().ok()?;
-    fastpath::is_own(&bound, id).then_some(bound)
+/// The programs that the device has for itself: the one that is bound, and the one that it was
+/// made with. Its daemon may not be there to unload them.
+fn own_programs(info: &ublk::DevInfo) -> Vec<Name> {
+    let id = info.dev_id;
+    let bound = Disk::new(id).program().ok().flatten();
+    let made_with = record::read(info)
+        .and_then(|record| record.fast_path)
+        .filter(|fast_path| !fast_path.settings.is_empty())
+        .map(|fast_path| fastpath::own_name(&fast_path.program, id));
+    let names = [bound, made_with].into_iter().flatten();
+    let mut own: Vec<Name> = names
+        .filter_map(|name| name.parse().ok())
+        .filter(|name| fastpath::is_own(name, id))
+        .collect();
+    own.dedup();
+    own
 }

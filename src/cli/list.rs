@@ -2,6 +2,7 @@
 //! `ubd list`: the devices there are.
 
 use super::output;
+use super::recovery::Recovery;
 use super::table::{self, Align};
 use crate::control::{block_node, Control};
 use crate::daemon::record;
@@ -74,6 +75,10 @@ struct Row {
     queues: u16,
     depth: u16,
     pid: Option<i32>,
+    /// What declined I/O does while there is no daemon; none: there will be no other.
+    recovery: Option<&'static str>,
+    /// What mapped I/O does then, where a program is bound.
+    on_daemon_death: Option<&'static str>,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
@@ -111,11 +116,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 fn row(control: &Control, id: u32) -> Result<Row> {
     let info = control.dev_info(id)?;
     let basic = control.params(id)?.basic;
-    let record = match info.state {
-        // Its daemon has died, and the driver forgets the pid then; the record stays.
-        ublk::S_DEV_FAIL_IO => record::read(id, None),
-        _ => record::read(id, Some(info.ublksrv_pid)),
-    };
+    let record = record::read(&info);
+    let stops = record
+        .as_ref()
+        .and_then(|record| record.fast_path.as_ref())
+        .map(|fast_path| fast_path.stops_with_daemon);
     let (target, members) = match record {
         Some(record) => (Some(record.target), record.members),
         None => (None, Vec::new()),
@@ -133,6 +138,8 @@ fn row(control: &Control, id: u32) -> Result<Row> {
         queues: info.nr_hw_queues,
         depth: info.queue_depth,
         pid: (info.ublksrv_pid > 0).then_some(info.ublksrv_pid),
+        recovery: Recovery::of(info.flags).map(Recovery::name),
+        on_daemon_death: stops.map(|stops| if stops { "stop" } else { "continue" }),
     })
 }
 

@@ -9,8 +9,14 @@ mod holders;
 mod list;
 mod manual;
 pub mod output;
+mod recover;
+mod recovery;
+mod resize;
+mod serve;
 mod stats;
 pub(crate) mod table;
+mod upgrade;
+mod words;
 
 use anyhow::Result;
 use clap::{ArgAction, Parser, Subcommand};
@@ -31,6 +37,10 @@ pub struct Cli {
 enum Verb {
     Add(add::Args),
     Del(del::Args),
+    Recover(recover::Args),
+    Upgrade(upgrade::Args),
+    Resize(resize::Args),
+    Serve(serve::Args),
     List(list::Args),
     Stats(stats::Args),
     Features(features::Args),
@@ -46,6 +56,10 @@ impl Cli {
         match self.verb {
             Verb::Add(args) => add::run(args),
             Verb::Del(args) => del::run(args),
+            Verb::Recover(args) => recover::run(&args),
+            Verb::Upgrade(args) => upgrade::run(&args),
+            Verb::Resize(args) => resize::run(&args),
+            Verb::Serve(args) => serve::run(&args),
             Verb::List(args) => list::run(&args),
             Verb::Stats(args) => stats::run(&args),
             Verb::Features(args) => features::run(&args),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Serving a device in a process of its own.
 
-use super::{serve, Config, Started};
+use super::{serve, Job, Started};
 use crate::error::{Context, Error, Kind, Result};
 use nix::fcntl::OFlag;
 use nix::sys::prctl;
@@ -39,31 +39,32 @@ pub fn close_inherited() {
 ///
 /// # Errors
 /// Those of the daemon's start, as if it had been tried here.
-pub fn spawn(config: Config) -> Result<Started> {
+pub fn spawn(job: impl Into<Job>) -> Result<Started> {
+    let job = job.into();
     let (from_daemon, to_starter) =
         pipe2(OFlag::O_CLOEXEC).context(|| "failed to create a pipe")?;
     // SAFETY: the process has one thread, so the child may do what it likes.
     match unsafe { fork() }.context(|| "failed to fork the daemon")? {
         ForkResult::Child => {
             drop(from_daemon);
-            std::process::exit(i32::from(child(config, to_starter.into())));
+            std::process::exit(i32::from(child(job, to_starter.into())));
         }
         ForkResult::Parent { child } => {
-            drop((config, to_starter));
+            drop((job, to_starter));
             parent(child, from_daemon.into())
         }
     }
 }
 
 /// The daemon; gives the exit code.
-fn child(config: Config, to_starter: File) -> u8 {
+fn child(job: Job, to_starter: File) -> u8 {
     let mut starter = Some(to_starter);
     let served = Streams::open().and_then(|streams| {
         // A starter that is interrupted wants no device: its end asks for ours.
         prctl::set_pdeathsig(Signal::SIGTERM).context(|| "failed to follow the starter")?;
         setsid().context(|| "failed to start a session")?;
         chdir("/").context(|| "failed to change to `/`")?;
-        serve(config, |started| {
+        serve(job, |started| {
             streams.switch();
             if let Err(errno) = prctl::set_pdeathsig(None) {
                 log::warn!("failed to outlive the starter: {errno}");

@@ -1,116 +1,258 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The life of a device: from ADD to DEL.
+//! The life of a device: from ADD to DEL, or from one daemon to the next.
 
 use super::queues::Queues;
-use super::record::{Record, RecordDir};
-use super::wait::{wait, Bell, Event, Signals};
-use super::{harden, Config, FastPath, Started};
+use super::record::{FastPathRecord, Process, Record, RecordDir};
+use super::wait::Bell;
+use super::{unsupported, Config, FastPath, Job, Started, Takeover};
 use crate::channel::CharNode;
 use crate::control::Control;
 use crate::error::{Error, Kind, Result};
 use crate::fastpath::Own;
 use crate::target::Target;
-use crate::uapi::ublk;
+use crate::uapi::{ubd, ublk};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
-/// A device that this process serves; dropping it removes it from the system.
+/// How long the other queues of a device have when one has failed.
+const LAST_REQUESTS: Duration = Duration::from_secs(5);
+
+/// What becomes of the device when this process lets go of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// This process stops and deletes it.
+    Deleted,
+    /// Somebody else has stopped it, and will delete it.
+    Stopped,
+    /// It waits for the next daemon.
+    Waits,
+}
+
+/// A device that this process serves; dropping it does what its fate says.
 pub(super) struct Device {
     control: Control,
     info: ublk::DevInfo,
+    /// This process, as long as /proc could be seen.
+    me: Process,
+    target: Arc<dyn Target>,
+    fast_path: Option<FastPath>,
+    forward: bool,
+    /// It had a daemon before this one.
+    taken_over: bool,
     node: Option<Arc<CharNode>>,
     queues: Queues,
     bell: Bell,
     records: Option<RecordDir>,
     own_program: Option<Own>,
-    /// Somebody else has stopped the device, and will delete it.
-    let_go: bool,
+    fate: Fate,
 }
 
 impl Device {
-    /// Adds the device and brings it up to where its disk is there.
-    pub(super) fn start(config: Config) -> Result<Self> {
-        let Config {
-            control,
-            add,
-            target,
-            fast_path,
-            forward,
-        } = config;
-        let bell = Bell::new()?;
-        let records = RecordDir::open().map_err(|err| log::warn!("{err:#}")).ok();
-        let info = control.add(&add)?;
-        // From here on, any failure drops the device and so removes it.
-        let mut device = Device {
-            control,
-            info,
-            node: None,
-            queues: Queues::default(),
-            bell,
-            records,
-            own_program: None,
-            let_go: false,
+    /// Everything that needs the file system.
+    pub(super) fn prepare(job: Job) -> Result<Self> {
+        let mut device = match job {
+            Job::Add(config) => Device::add(config)?,
+            Job::TakeOver(takeover) => Device::take_over(takeover)?,
         };
-        device.bring_up(&target, fast_path.as_ref(), forward)?;
-        device.record(&*target);
+        device.node = Some(Arc::new(CharNode::open(device.info.dev_id)?));
+        device.own_program = device.own_program()?;
         Ok(device)
     }
 
-    fn bring_up(
-        &mut self,
-        target: &Arc<dyn Target>,
-        fast_path: Option<&FastPath>,
-        forward: bool,
-    ) -> Result<()> {
-        let id = self.info.dev_id;
-        let node = Arc::new(CharNode::open(id)?);
-        self.node = Some(node.clone());
-        if let Some(fast_path) = fast_path.filter(|fast_path| !fast_path.settings.is_empty()) {
-            let own = Own::load(&fast_path.program, id, &fast_path.settings)?;
-            self.own_program = Some(own);
+    fn add(config: Config) -> Result<Self> {
+        let wanted = config.add.flags;
+        let info = config.control.add(&config.add)?;
+        // From here on, any failure drops the device and so removes it.
+        let mut device = Device::new(config.control, info, config.target)?;
+        device.fast_path = config.fast_path;
+        device.forward = config.forward;
+        let missing = wanted & !info.flags;
+        if missing != 0 {
+            let names = (0..64).filter(|bit| missing >> bit & 1 == 1).map(|bit| {
+                let name = ublk::FEATURE_NAMES.get(bit);
+                name.map_or_else(|| format!("bit {bit}"), |name| (*name).to_owned())
+            });
+            return Err(unsupported(format!(
+                "the driver, or the running kernel, cannot do what was asked for: it lacks {}; \
+                 see `ubd features`",
+                names.collect::<Vec<_>>().join(", ")
+            )));
         }
-        // Nothing is opened by its path any more.
-        harden::mounts();
+        Ok(device)
+    }
 
-        let params = target.geometry().params(self.info.max_io_buf_bytes);
-        self.control.set_params(id, &params)?;
+    fn take_over(takeover: Takeover) -> Result<Self> {
+        let Takeover {
+            control,
+            id,
+            target,
+            ..
+        } = takeover;
+        // The node is closed when the last operation of the old daemon's rings has ended, so
+        // nothing of it can come after what the new one does.
+        let deadline = Instant::now() + takeover.patience;
+        loop {
+            match control.start_recovery(id) {
+                Err(err) if err.kind() == Kind::Busy && Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                done => break done?,
+            }
+        }
+        let info = control.dev_info(id)?;
+        let mut device = Device::new(control, info, target)?;
+        device.fast_path = takeover.fast_path;
+        device.forward = takeover.forward;
+        device.taken_over = true;
+        device.fate = Fate::Waits;
+        Ok(device)
+    }
+
+    fn new(control: Control, info: ublk::DevInfo, target: Arc<dyn Target>) -> Result<Self> {
+        let records = RecordDir::open();
+        let mut device = Device {
+            control,
+            info,
+            me: Process::me(),
+            target,
+            fast_path: None,
+            forward: false,
+            taken_over: false,
+            node: None,
+            queues: Queues::default(),
+            bell: Bell::new()?,
+            records: None,
+            own_program: None,
+            fate: Fate::Deleted,
+        };
+        device.records = match records {
+            Ok(records) => Some(records),
+            // Without a record nobody can take over.
+            Err(err) if device.is_recoverable() => return Err(err),
+            // A user's device has none: the directory is root's.
+            Err(err) if device.info.flags & ublk::F_UNPRIVILEGED_DEV == 0 => {
+                log::warn!("{err:#}");
+                None
+            }
+            Err(_) => None,
+        };
+        Ok(device)
+    }
+
+    /// The program with settings, which is the device's own.
+    fn own_program(&self) -> Result<Option<Own>> {
+        let own = |fast_path: &&FastPath| !fast_path.settings.is_empty();
+        let Some(fast_path) = self.fast_path.as_ref().filter(own) else {
+            return Ok(None);
+        };
+        let id = self.info.dev_id;
+        if !self.taken_over {
+            return Own::load(&fast_path.program, id, &fast_path.settings).map(Some);
+        }
+        // It was unloaded, as anybody may do, and the device has none since.
+        Ok(Own::find(&fast_path.program, id)
+            .inspect_err(|err| log::info!("{err:#}"))
+            .ok())
+    }
+
+    /// Brings the device up to where it serves.
+    pub(super) fn start(&mut self) -> Result<()> {
+        let id = self.info.dev_id;
+        let Some(node) = self.node.clone() else {
+            return Err(Error::new(Kind::Protocol, "the device is not open"));
+        };
+        if !self.taken_over {
+            let params = self.target.geometry().params(self.info.max_io_buf_bytes);
+            self.control.set_params(id, &params)?;
+        }
         let cpus = (0..self.info.nr_hw_queues)
             .map(|queue| self.control.queue_affinity(id, queue))
             .collect::<Result<_>>()?;
-        if !self
-            .queues
-            .start(&node, &self.info, cpus, target, forward, &self.bell)?
-        {
-            drop(node);
-            self.control.stop(id)?;
-            self.queues.join()?;
-            return Err(Error::new(
-                Kind::Protocol,
-                "a queue ended before the device started",
-            ));
+        if !self.queues.start(
+            &node,
+            &self.info,
+            cpus,
+            &self.target,
+            self.forward,
+            &self.bell,
+        )? {
+            return Err(self.failed_start(node));
         }
-        if fast_path.is_some() || forward {
-            for slot in target.slots() {
+        if !self.taken_over {
+            self.set_fast_path()?;
+        }
+        // Before the device serves: from its first request on it can be recovered.
+        self.record()?;
+        let pid = std::process::id();
+        if self.taken_over {
+            self.control.end_recovery(id, pid)?;
+            self.fate = Fate::Deleted;
+            Ok(())
+        } else {
+            self.control.start(id, pid)
+        }
+    }
+
+    /// A queue has ended before its time: why?
+    fn failed_start(&mut self, node: Arc<CharNode>) -> Error {
+        drop(node);
+        if self.fate == Fate::Deleted {
+            self.stop();
+            if let Err(err) = self.queues.join() {
+                return err;
+            }
+        } else if self.queues.reap() {
+            // The others end with the process.
+            if let Err(err) = self.queues.first_failure() {
+                return err;
+            }
+        }
+        Error::new(Kind::Protocol, "a queue ended before the device started")
+    }
+
+    /// What lets the driver do I/O by itself; it stays when the daemon goes.
+    fn set_fast_path(&self) -> Result<()> {
+        let id = self.info.dev_id;
+        if self.fast_path.is_some() || self.forward {
+            for slot in self.target.slots() {
                 self.control.register_slot(id, &slot)?;
             }
         }
-        if let Some(fast_path) = fast_path {
-            let own = self.own_program.as_ref().map(|own| own.name().as_str());
-            let program = own.unwrap_or(&fast_path.program);
-            self.control.bind(id, program, fast_path.cookie)?;
+        let Some(fast_path) = &self.fast_path else {
+            return Ok(());
+        };
+        let own = self.own_program.as_ref().map(|own| own.name().as_str());
+        let program = own.unwrap_or(&fast_path.program);
+        if fast_path.stops_with_daemon {
+            self.control.set_policy(id, ubd::POLICY_STOP_MAPPED)?;
         }
-        self.control.start(id, std::process::id())
+        self.control.bind(id, program, fast_path.cookie)
     }
 
-    fn record(&self, target: &dyn Target) {
-        let Some(records) = &self.records else { return };
-        let record = Record {
-            pid: std::process::id() as i32,
-            target: target.name().to_owned(),
-            members: target.members(),
+    fn record(&self) -> Result<()> {
+        let Some(records) = &self.records else {
+            return Ok(());
         };
-        if let Err(err) = records.write(self.info.dev_id, &record) {
-            log::warn!("{err:#}; `ubd list` will not show the target");
+        let record = Record {
+            target: self.target.name().to_owned(),
+            members: self.target.members(),
+            spec: self.target.spec(),
+            fast_path: self.fast_path.as_ref().map(FastPathRecord::from),
+            forward: self.forward,
+            ..Record::new(&self.info, self.me)
+        };
+        match records.write(&record) {
+            Err(err) if !self.is_recoverable() => {
+                log::warn!("{err:#}; `ubd list` will not show the target");
+                Ok(())
+            }
+            done => done,
         }
+    }
+
+    fn is_recoverable(&self) -> bool {
+        self.info.flags & ublk::F_USER_RECOVERY != 0
     }
 
     pub(super) fn started(&self) -> Started {
@@ -119,20 +261,37 @@ impl Device {
         }
     }
 
-    /// Serves until a signal comes or the device is stopped.
-    pub(super) fn serve(mut self, signals: &Signals) -> Result<()> {
-        match wait(signals, &self.bell)? {
-            Event::Signal => Ok(()), // and dropping `self` removes the device
-            Event::QueueEnded => {
-                // Either all queues end, for somebody stops the device, and
-                // stopping it again changes nothing; or one has failed, and
-                // the others must end too.
-                self.stop();
-                let end = self.queues.join();
-                self.let_go = end.is_ok();
-                end
-            }
+    /// Rings when a queue ends.
+    pub(super) fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    /// A queue has ended: either all do, for somebody stops the device or wants another daemon for
+    /// it, or it has failed, and the others must end too.
+    pub(super) fn end(mut self) -> Result<()> {
+        if self.is_recoverable() && self.let_go() {
+            // Whoever stops a device cleans up after it. This process cannot tell that from the
+            // coming of another daemon before the node is closed, and then the number may be that
+            // of another device.
+            self.fate = Fate::Waits;
+            return self.queues.join();
         }
+        // If somebody stops the device, stopping it again changes nothing.
+        self.stop();
+        let end = self.queues.join();
+        if end.is_ok() {
+            self.fate = Fate::Stopped;
+        }
+        end
+    }
+
+    /// Sees to it that all queues end, and the device does not.
+    fn let_go(&mut self) -> bool {
+        if !self.queues.reap() {
+            return true;
+        }
+        let asked = self.control.quiesce(self.info.dev_id, Some(LAST_REQUESTS));
+        asked.inspect_err(|err| log::error!("{err:#}")).is_ok()
     }
 
     /// Stops the device, so that the queues end.
@@ -147,7 +306,14 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         let id = self.info.dev_id;
-        if !self.let_go {
+        if self.fate == Fate::Waits {
+            // A start that has failed half-way leaves queues behind, which end with the process.
+            if let Some(own) = self.own_program.take() {
+                own.keep();
+            }
+            return;
+        }
+        if self.fate == Fate::Deleted {
             self.stop();
         }
         if let Err(err) = self.queues.join() {
@@ -160,12 +326,23 @@ impl Drop for Device {
         self.own_program = None;
         // Deleting waits until the node is closed.
         self.node = None;
-        if self.let_go {
+        if self.fate == Fate::Stopped {
             return;
         }
         match self.control.del(id) {
             Err(err) if err.kind() != Kind::NotFound => log::error!("{err:#}"),
             _ => {}
+        }
+    }
+}
+
+impl From<&FastPath> for FastPathRecord {
+    fn from(fast_path: &FastPath) -> Self {
+        FastPathRecord {
+            program: fast_path.program.clone(),
+            cookie: fast_path.cookie,
+            settings: fast_path.settings.iter().map(ToString::to_string).collect(),
+            stops_with_daemon: fast_path.stops_with_daemon,
         }
     }
 }

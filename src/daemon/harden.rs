@@ -18,7 +18,8 @@ const PR_SET_IO_FLUSHER: i32 = 57;
 const MCL_ONFAULT: i32 = 4;
 
 /// Makes allocations of this process, and of threads that it starts from now
-/// on, independent of I/O, and keeps its memory from being swapped.
+/// on, independent of I/O, and keeps its memory from being swapped. Not for
+/// devices of users: the driver ends a server of theirs that takes too long.
 pub(super) fn process() {
     // SAFETY: takes no pointers.
     if unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) } != 0 {

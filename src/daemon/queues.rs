@@ -13,7 +13,10 @@ use std::thread::{Builder, JoinHandle};
 
 /// The running queues of a device.
 #[derive(Debug, Default)]
-pub(super) struct Queues(Vec<JoinHandle<Result<()>>>);
+pub(super) struct Queues {
+    running: Vec<JoinHandle<Result<()>>>,
+    ended: Vec<Result<()>>,
+}
 
 impl Queues {
     /// Starts a thread for each of `cpus`, which are those of each queue, and
@@ -41,16 +44,34 @@ impl Queues {
                     run(&node, &info, id, &cpus, &*target, handler, tx)
                 })
                 .context(|| format!("failed to start the thread of queue {id}"))?;
-            self.0.push(thread);
+            self.running.push(thread);
         }
         drop(tx);
         // A thread says that it has fetched, or drops its end without a word.
-        Ok(rx.iter().count() == self.0.len())
+        Ok(rx.iter().count() == self.running.len())
+    }
+
+    /// Whether a queue has ended with a failure; [`Self::join`] tells it.
+    pub(super) fn reap(&mut self) -> bool {
+        let (ended, running) = self
+            .running
+            .drain(..)
+            .partition::<Vec<_>, _>(JoinHandle::is_finished);
+        self.running = running;
+        self.ended.extend(ended.into_iter().map(end_of));
+        self.ended.iter().any(Result::is_err)
+    }
+
+    /// The first failure of those that [`Self::reap`] has found.
+    pub(super) fn first_failure(&mut self) -> Result<()> {
+        self.ended.drain(..).fold(Ok(()), Result::and)
     }
 
     /// Waits for all queues to end; gives the first failure.
     pub(super) fn join(&mut self) -> Result<()> {
-        self.0.drain(..).map(end_of).fold(Ok(()), Result::and)
+        let ended = self.ended.drain(..);
+        let running = self.running.drain(..).map(end_of);
+        ended.chain(running).fold(Ok(()), Result::and)
     }
 }
 

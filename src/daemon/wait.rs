@@ -62,13 +62,19 @@ impl Drop for Ringer {
 pub(super) enum Event {
     /// Somebody asked the daemon to remove its device.
     Signal,
-    /// A queue has ended.
-    QueueEnded,
+    /// A queue has ended: of the device that has this place among the bells.
+    QueueEnded(usize),
 }
 
-/// Sleeps until a signal comes or the bell rings.
-pub(super) fn wait(signals: &Signals, bell: &Bell) -> Result<Event> {
-    let mut fds = [signals.0.as_fd(), bell.0.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+/// Sleeps until a signal comes or one of the bells rings.
+pub(super) fn wait<'a>(
+    signals: &'a Signals,
+    bells: impl Iterator<Item = &'a Bell>,
+) -> Result<Event> {
+    let mut fds: Vec<_> = std::iter::once(signals.0.as_fd())
+        .chain(bells.map(|bell| bell.0.as_fd()))
+        .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+        .collect();
     loop {
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) => break,
@@ -76,11 +82,10 @@ pub(super) fn wait(signals: &Signals, bell: &Bell) -> Result<Event> {
             Err(errno) => return Err(errno).context(|| "failed to wait for signals"),
         }
     }
-    let signal = fds[0].any().unwrap_or(false);
-    Ok(if signal {
-        Event::Signal
-    } else {
-        Event::QueueEnded
+    let first = fds.iter().position(|fd| fd.any().unwrap_or(false));
+    Ok(match first {
+        None | Some(0) => Event::Signal,
+        Some(place) => Event::QueueEnded(place - 1),
     })
 }
 
@@ -91,13 +96,14 @@ mod tests {
     #[test]
     fn the_end_of_a_thread_rings_even_if_it_panics() {
         let signals = Signals::block().unwrap();
-        let bell = Bell::new().unwrap();
+        let bells = [Bell::new().unwrap(), Bell::new().unwrap()];
+        let bell = &bells[1];
         let ringer = bell.ring_at_end();
         let thread = std::thread::spawn(move || {
             let _ringer = ringer;
             std::panic::resume_unwind(Box::new("on purpose"));
         });
-        assert_eq!(wait(&signals, &bell).unwrap(), Event::QueueEnded);
+        assert_eq!(wait(&signals, bells.iter()).unwrap(), Event::QueueEnded(1));
         assert!(thread.join().is_err());
     }
 }

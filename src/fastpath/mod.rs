@@ -27,7 +27,7 @@ pub use cluster::{Clusters, Registered};
 pub use loaded::Loaded;
 pub use name::Name;
 pub use opened::Opened;
-pub use own::{is_own, unload_own, Own};
+pub use own::{is_own, own_name, unload_own, Own};
 pub use registry::{ensure_loaded, load, program, programs, unload, Outcome, Part, Program};
 pub use set::{Setting, Value};
 pub use source::Source;

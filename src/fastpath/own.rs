@@ -26,10 +26,11 @@ pub struct Own {
     root: OwnedFd,
     dir: OwnedFd,
     pins: Vec<OsString>,
+    kept: bool,
 }
 
 /// The name of the program that device `id` has of its own.
-fn own_name(program: &str, id: u32) -> String {
+pub fn own_name(program: &str, id: u32) -> String {
     format!("{program}-{id}")
 }
 
@@ -54,6 +55,22 @@ impl Own {
         Own::adopt(&name).inspect_err(|_| unload_own(&name))
     }
 
+    /// The one that device `id` has already.
+    pub fn find(program: &str, id: u32) -> Result<Self> {
+        Own::adopt(&own_name(program, id).parse()?)
+    }
+
+    /// Puts other parameters in the place of those that it has, on a device that may be running.
+    pub fn update(program: &str, id: u32, settings: &[Setting]) -> Result<()> {
+        // It stays pinned where it was, for whoever has adopted it.
+        Own::load(program, id, settings).map(Own::keep)
+    }
+
+    /// Leaves it in the driver, for the daemon that follows.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+
     fn adopt(name: &Name) -> Result<Self> {
         let dir = pin::dir(name);
         let list = || format!("failed to list `{}`", dir.display());
@@ -68,6 +85,7 @@ impl Own {
             dir: open_dir(&dir)?,
             pins,
             name: name.clone(),
+            kept: false,
         })
     }
 
@@ -84,6 +102,9 @@ fn open_dir(path: &Path) -> Result<OwnedFd> {
 
 impl Drop for Own {
     fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
         // Whoever deletes the device may be doing the same: what is gone already is no failure.
         if let Err(err) = self.link.detach() {
             log::debug!("failed to unregister `{}`: {err}", self.name);

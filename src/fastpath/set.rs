@@ -2,6 +2,7 @@
 //! `--set VAR=VALUE`: what people write, and the bytes that it becomes.
 
 use crate::error::{Error, Kind, Result};
+use std::fmt;
 use std::str::FromStr;
 
 /// One `--set`: `VAR=VALUE`, `VAR=V0,V1,…` or `VAR[I]=V`.
@@ -48,6 +49,24 @@ pub struct Variable {
     pub scalar: Scalar,
     /// Elements of an array; `None` for a single number.
     pub elements: Option<usize>,
+}
+
+/// As it is parsed.
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.var)?;
+        if let Some(index) = self.index {
+            write!(f, "[{index}]")?;
+        }
+        for (nr, value) in self.values.iter().enumerate() {
+            f.write_str(if nr == 0 { "=" } else { "," })?;
+            match value {
+                Value::Number(number) => write!(f, "{number}")?,
+                Value::Bool(flag) => write!(f, "{flag}")?,
+            }
+        }
+        Ok(())
+    }
 }
 
 impl FromStr for Setting {
@@ -238,6 +257,8 @@ mod tests {
             }
         );
         let one = "slot_len[7]=9".parse::<Setting>().unwrap();
+        assert_eq!(one.to_string(), "slot_len[7]=9");
+        assert_eq!(all.to_string(), "slot_len=1,16,-3,true");
         assert_eq!((one.index, one.values), (Some(7), vec![Value::Number(9)]));
     }
 

@@ -2,7 +2,7 @@
 //! Opening a file or block device to stand behind a device.
 
 use super::extent::Extent;
-use super::{check_block_size, Geometry};
+use super::{check_block_size, Geometry, Identity};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sysfs;
 use std::fs::{File, Metadata};
@@ -52,6 +52,10 @@ pub struct Backing {
     pub offset: u64,
     /// Of the window.
     pub geometry: Geometry,
+    /// To know it again.
+    pub identity: Identity,
+    /// Bytes from the start of the window to the end of the file or device.
+    pub room: u64,
     extent: Extent,
 }
 
@@ -134,6 +138,8 @@ impl Backing {
             nature,
             direct,
             offset: opts.offset,
+            identity: Identity::of(nature, &meta),
+            room: limits.size.saturating_sub(opts.offset),
             geometry,
             extent: Extent::of(nature, &meta),
             path: path.clone(),

@@ -44,6 +44,24 @@ impl Layout {
         }
     }
 
+    /// The same, with the end as far away as can be.
+    pub fn open_ended(&self) -> Self {
+        let mut layout = self.clone();
+        match &mut layout {
+            Layout::Concat { ends } => {
+                if let Some(end) = ends.last_mut() {
+                    *end = i64::MAX as u64;
+                }
+            }
+            Layout::Stripe {
+                members,
+                chunk,
+                len,
+            } => *len = i64::MAX as u64 / u64::from(*members) / *chunk * *chunk,
+        }
+        layout
+    }
+
     /// The size of the device.
     pub fn size(&self) -> u64 {
         match self {

@@ -5,7 +5,7 @@
 mod forward;
 mod queue;
 
-use super::{Backing, Geometry, Layout, Mapping, Nature, Target};
+use super::{Backing, Geometry, Layout, Mapping, Member, Nature, Spec, Target, TargetKind};
 use crate::channel::Handler;
 use crate::control::Slot;
 use crate::error::{Error, Kind, Result};
@@ -19,7 +19,7 @@ const CHUNKS: RangeInclusive<u64> = 4096..=1 << 30;
 /// A device that shows its members.
 #[derive(Debug)]
 pub struct Members {
-    name: &'static str,
+    kind: TargetKind,
     members: Vec<Backing>,
     layout: Layout,
     geometry: Geometry,
@@ -29,7 +29,7 @@ impl Members {
     /// Shows one backing as it is.
     pub fn one(backing: Backing) -> Self {
         Members {
-            name: "loop",
+            kind: TargetKind::Loop,
             layout: Layout::concat([backing.geometry.size]),
             geometry: backing.geometry.clone(),
             members: vec![backing],
@@ -51,7 +51,7 @@ impl Members {
         }
         let layout = Layout::concat(members.iter().map(|member| member.geometry.size));
         Ok(Members {
-            name: "concat",
+            kind: TargetKind::Concat,
             geometry: Geometry {
                 size: layout.size(),
                 ..common
@@ -83,7 +83,7 @@ impl Members {
         };
         let row = chunk * members.len() as u64;
         Ok(Members {
-            name: "stripe",
+            kind: TargetKind::Stripe,
             geometry: Geometry {
                 size: layout.size(),
                 physical_block: common.physical_block.min(order),
@@ -114,7 +114,7 @@ impl Members {
 
 impl Target for Members {
     fn name(&self) -> &'static str {
-        self.name
+        self.kind.name()
     }
 
     fn geometry(&self) -> &Geometry {
@@ -152,6 +152,31 @@ impl Target for Members {
             }
             Layout::Stripe { members, chunk, .. } => Mapping::stripe(*members, *chunk),
         }
+    }
+
+    fn spec(&self) -> Option<Spec> {
+        let member = |member: &Backing| Member {
+            path: member.path.clone(),
+            offset: member.offset,
+            len: member.geometry.size,
+            direct: member.direct,
+            identity: member.identity,
+        };
+        Some(Spec {
+            kind: self.kind,
+            size: self.geometry.size,
+            block: self.geometry.logical_block,
+            read_only: self.geometry.read_only,
+            chunk: match &self.layout {
+                Layout::Concat { .. } => None,
+                Layout::Stripe { chunk, .. } => Some(*chunk),
+            },
+            members: self.members.iter().map(member).collect(),
+        })
+    }
+
+    fn is_blind(&self) -> bool {
+        true
     }
 
     fn handler(&self, depth: u16) -> Box<dyn Handler + '_> {

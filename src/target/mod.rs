@@ -11,6 +11,7 @@ mod layout;
 mod mapping;
 mod members;
 mod null;
+mod spec;
 
 pub use backing::{Backing, Nature, OpenOptions};
 pub use extent::is_read_only;
@@ -18,6 +19,7 @@ pub use layout::{Layout, Piece};
 pub use mapping::Mapping;
 pub use members::Members;
 pub use null::Null;
+pub use spec::{Identity, Member, Spec, TargetKind};
 
 use crate::channel::Handler;
 use crate::control::Slot;
@@ -53,7 +55,19 @@ pub trait Target: Send + Sync {
         Mapping::linear()
     }
 
-    /// A handler for a queue of `depth` tags.
+    /// What it takes to make this target again, if that can be said in words.
+    fn spec(&self) -> Option<Spec> {
+        None
+    }
+
+    /// Whether its handlers never look at the data of reads and writes, which then need not be in
+    /// the daemon's memory.
+    fn is_blind(&self) -> bool {
+        false
+    }
+
+    /// A handler for a queue of `depth` tags. The device may be resized while it serves: a request
+    /// past the size of the target as it was made is a good one.
     fn handler(&self, depth: u16) -> Box<dyn Handler + '_>;
 
     /// The same, of one that lets the driver do the I/O on the slots; `None`: the target cannot.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The null target: reads zeroes, forgets writes.
 
-use super::{Geometry, Target};
+use super::{Geometry, Spec, Target, TargetKind};
 use crate::channel::{Handler, Op, Request, Step};
 use crate::error::{Error, Kind, Result};
 use nix::errno::Errno;
@@ -45,11 +45,22 @@ impl Null {
 
 impl Target for Null {
     fn name(&self) -> &'static str {
-        "null"
+        TargetKind::Null.name()
     }
 
     fn geometry(&self) -> &Geometry {
         &self.geometry
+    }
+
+    fn spec(&self) -> Option<Spec> {
+        Some(Spec {
+            kind: TargetKind::Null,
+            size: self.geometry.size,
+            block: self.geometry.logical_block,
+            read_only: false,
+            chunk: None,
+            members: Vec::new(),
+        })
     }
 
     fn handler(&self, _depth: u16) -> Box<dyn Handler + '_> {

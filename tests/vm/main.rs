@@ -16,6 +16,7 @@ mod flush;
 mod fs;
 mod lifecycle;
 mod peer;
+mod recovery;
 mod slots;
 mod support;
 mod targets;
@@ -40,6 +41,7 @@ fn main() -> std::process::ExitCode {
         files::TESTS,
         cluster::TESTS,
         peer::TESTS,
+        recovery::TESTS,
     ]
     .into_iter()
     .flatten()

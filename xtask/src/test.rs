@@ -81,7 +81,11 @@ fn vm_tests(kernel: &Kernel, args: &TestArgs) -> Result<u8> {
             built.len()
         )));
     };
-    let guest = vm::with_ubd(Guest::new()?, kernel)?;
+    let mut guest = vm::with_ubd(Guest::new()?, kernel)?;
+    // Some tests go on for hours when they may.
+    if std::env::var_os("UBD_LONG").is_some() {
+        guest = guest.with_env("UBD_LONG", "1");
+    }
     guest.copy(test, "vm-test")?;
     guest.program(&peer::rublk()?)?;
     for example in peer::examples()? {

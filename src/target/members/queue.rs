@@ -7,7 +7,7 @@
 
 use super::Members;
 use crate::channel::{Backing, Handler, Op, Request, Step};
-use crate::target::{Nature, Piece};
+use crate::target::{Layout, Nature, Piece};
 use nix::errno::Errno;
 
 pub(super) const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
@@ -28,6 +28,8 @@ enum Work {
 
 pub(super) struct MembersQueue<'a> {
     members: &'a Members,
+    /// Without an end: where the device ends is the driver's to say, and may change.
+    layout: Layout,
     work: Vec<Work>,
 }
 
@@ -35,13 +37,14 @@ impl<'a> MembersQueue<'a> {
     pub(super) fn new(members: &'a Members, depth: u16) -> Self {
         MembersQueue {
             members,
+            layout: members.layout.open_ended(),
             work: vec![Work::Transfer { done: 0 }; depth.into()],
         }
     }
 
     /// Where byte `at` of the device is.
     pub(super) fn find(&self, at: u64) -> Option<Piece> {
-        self.members.layout.find(at)
+        self.layout.find(at)
     }
 
     fn next(&mut self, req: &Request, work: Work, op: Backing) -> Step {
@@ -97,7 +100,7 @@ impl<'a> MembersQueue<'a> {
     /// First byte in the file, and length, of a member's share of a range.
     fn share(&self, req: &Request, member: u32) -> (u64, u64) {
         let range = req.start()..req.start() + req.len();
-        let share = self.members.layout.share(member, &range);
+        let share = self.layout.share(member, &range);
         (
             self.members.offset(member) + share.start,
             share.end - share.start,

@@ -132,6 +132,7 @@ fn serve(to: &mut File, node: &str, movers: usize, fence: bool, limit: Option<u6
             program: PROGRAM.to_owned(),
             cookie: 0,
             settings: Vec::new(),
+            ..FastPath::default()
         }),
         forward: false,
         target: target.clone(),
