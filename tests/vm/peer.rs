@@ -255,11 +255,16 @@ fn example(name: &str, options: &str, feature: u64) -> Result<()> {
         _ => String::new(),
     };
     let id = IDS.start;
-    let said = sh(format!(
-        "timeout 60 libublk-{name} add -n {id} {options} {file} 2>&1; udevadm settle --timeout=60"
+    // The server keeps the streams of the command that started it.
+    let log = std::env::temp_dir().join("libublk.log");
+    let added = sh(format!(
+        "timeout 60 libublk-{name} add -n {id} {options} {file} >{0} 2>&1 </dev/null || {{ cat {0}; exit 1; }}
+         udevadm settle --timeout=60",
+        log.display()
     ));
     let device = Ubd::adopt(id);
-    let said = said.with_context(|| format!("`libublk-{name} add` failed"))?;
+    added.with_context(|| format!("`libublk-{name} add` failed"))?;
+    let said = std::fs::read_to_string(&log)?;
     let state = device
         .attr("ubd/state")
         .with_context(|| format!("no disk: {said}"))?;
