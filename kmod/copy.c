@@ -109,7 +109,7 @@ static bool ubd_fault_in(struct iov_iter *iter, bool to_server)
 	size_t left = to_server ? fault_in_iov_iter_writeable(iter, len) :
 				  fault_in_iov_iter_readable(iter, len);
 
-	return left < len && !signal_pending(current);
+	return left < len && !fatal_signal_pending(current);
 }
 
 /* Which request and where in it; NULL if there is none such. */
