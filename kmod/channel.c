@@ -148,7 +148,7 @@ static bool ubd_may_serve(struct ubd_io *io, struct io_uring_cmd *cmd)
 static bool ubd_fetch_addr_ok(struct ubd_device *ub, u64 addr)
 {
 	if (!ubd_maps_data(ub))
-		return !addr;
+		return !addr || ubd_auto_registers(ub);
 	return addr || ub->info.flags & UBLK_F_NEED_GET_DATA;
 }
 
@@ -212,7 +212,12 @@ static int ubd_commit(struct ubd_queue *q, struct ubd_io *io,
 	spin_lock(&io->lock);
 	if (io->state != UBD_IO_SERVER) {
 		spin_unlock(&io->lock);
-		return READ_ONCE(ub->aborting) ? UBLK_IO_RES_ABORT : -EINVAL;
+		if (!READ_ONCE(ub->aborting))
+			return -EINVAL;
+		/* STOP has taken the request back and waits for its buffer. */
+		if (io->has_buffer)
+			ubd_buffer_drop(io, cmd, issue_flags);
+		return UBLK_IO_RES_ABORT;
 	}
 	if (!ubd_commit_addr_ok(ub, io->req, addr)) {
 		spin_unlock(&io->lock);
@@ -224,6 +229,8 @@ static int ubd_commit(struct ubd_queue *q, struct ubd_io *io,
 	spin_unlock(&io->lock);
 
 	bytes = ubd_take_result(rq, addr, result, &status);
+	if (io->has_buffer)
+		ubd_buffer_drop(io, cmd, issue_flags);
 	/* The tag is free for the next request as soon as this one ends. */
 	ret = ubd_io_hold(q, io, cmd, addr, issue_flags);
 	ubd_tag_returned(ub);
@@ -275,7 +282,10 @@ static int ubd_ch_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 	struct ubd_queue *q;
 	struct ubd_io *io;
 	bool may;
+	int ret;
 
+	if (cmd->cmd_op == UBLK_U_IO_UNREGISTER_IO_BUF)
+		return ubd_buffer_unregister(ub, cmd, addr, issue_flags);
 	if (q_id >= ub->info.nr_hw_queues)
 		return -EINVAL;
 	q = ub->queues[array_index_nospec(q_id, ub->info.nr_hw_queues)];
@@ -284,6 +294,12 @@ static int ubd_ch_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 	tag = array_index_nospec(tag, q->depth);
 	io = &q->ios[tag];
 	may = ubd_may_serve(io, cmd);
+	if (ubd_auto_registers(ub) && (cmd->cmd_op == UBLK_U_IO_FETCH_REQ ||
+	    cmd->cmd_op == UBLK_U_IO_COMMIT_AND_FETCH_REQ)) {
+		ret = ubd_auto_addr(cmd, &addr);
+		if (ret)
+			return ret;
+	}
 
 	switch (cmd->cmd_op) {
 	case UBLK_U_IO_FETCH_REQ:
@@ -293,6 +309,8 @@ static int ubd_ch_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 			     -EINVAL;
 	case UBLK_U_IO_NEED_GET_DATA:
 		return may ? ubd_get_data(q, io, addr) : -EINVAL;
+	case UBLK_U_IO_REGISTER_IO_BUF:
+		return ubd_buffer_register(q, tag, cmd, addr, issue_flags);
 	case UBD_U_IO_FORWARD:	/* struct ubd_forward: slot and sector */
 		return may ? ubd_forward(q, io, cmd, result, addr,
 					 issue_flags) : -EINVAL;
