@@ -24,6 +24,10 @@ fn the_transcript_holds() {
         "list --help",
         "stats --help",
         "features --help",
+        "recover --help",
+        "upgrade --help",
+        "resize --help",
+        "serve --help",
         "",
         "add",
         "add tape",
@@ -55,6 +59,15 @@ fn the_transcript_holds() {
         "del -a 3",
         "del /dev/sda",
         "list -o colour",
+        "add null --recovery wait",
+        "add null --recovery=later",
+        "add null --on-daemon-death stop",
+        "add null --user-copy --zero-copy",
+        "recover",
+        "recover /dev/sda",
+        "resize 0 most",
+        "serve no-such-file",
+        "serve README.md",
         "stats --watch=0",
         "man verb",
     ];
@@ -67,7 +80,7 @@ fn a_missing_driver_has_its_own_exit_status() {
         println!("not checked: the driver is loaded here");
         return;
     }
-    for verb in ["list", "stats", "features", "del 0"] {
+    for verb in ["list", "stats", "features", "del 0", "add null --recovery"] {
         let output = Command::new(UBD).args(verb.split(' ')).output().unwrap();
         assert_eq!(output.status.code(), Some(69), "{verb}");
         let said = String::from_utf8(output.stderr).unwrap();
@@ -93,6 +106,7 @@ fn man_pages_and_completions_are_whole() {
         (["man", "add"], ".SH EXAMPLES"),
         (["man", "list"], ".SH \"EXIT STATUS\""),
         (["man", "del"], ".SH FILES"),
+        (["man", "upgrade"], ".SH EXAMPLES"),
         (["completions", "bash"], "--sizelimit"),
         (["completions", "zsh"], "sizelimit"),
     ] {

@@ -25,7 +25,7 @@ pub(super) const MANUAL: Manual = Manual {
         ),
         (
             "/run/ubd/N.json",
-            "What its daemon serves, for `ubd list`; goes with the device.",
+            "What its daemon serves, for `ubd list` and the next daemon; goes with the device.",
         ),
     ],
     examples: &[
@@ -58,6 +58,31 @@ pub(super) const MANUAL: Manual = Manual {
             "del",
             "Remove a device that is not in use.",
             "ubd del /dev/ubdb0",
+        ),
+        (
+            "add",
+            "A device whose daemon may die or be replaced.",
+            "ubd add loop -f disk.img --recovery",
+        ),
+        (
+            "recover",
+            "Go on after the daemon has died.",
+            "ubd recover /dev/ubdb0",
+        ),
+        (
+            "upgrade",
+            "Go on with the daemon of a new version, while the device is mounted.",
+            "ubd upgrade /dev/ubdb0",
+        ),
+        (
+            "resize",
+            "Give a mounted file system more room.",
+            "truncate -s 2G disk.img && ubd resize /dev/ubdb0 max && resize2fs /dev/ubdb0",
+        ),
+        (
+            "serve",
+            "Two devices of one daemon.",
+            "printf '%s\\n' 'loop -f a.img' 'loop -f b.img -r' | ubd serve -",
         ),
         (
             "list",

@@ -168,7 +168,7 @@ fn permissions() -> Result<()> {
     fails(77, format!("{nobody} ubd add -t null"))?;
     sh("chmod 666 /dev/ubd-control")?;
     let tried = [
-        format!("{nobody} ubd add -t null"),
+        format!("{nobody} ubd add -t null --recovery"),
         format!("{nobody} ubd del --force {}", ubd.id()),
         format!("{nobody} ubd-bpf unbind {}", ubd.id()),
         format!("{nobody} ubd-bpf slot list {}", ubd.id()),

@@ -15,8 +15,11 @@ mod files;
 mod flush;
 mod fs;
 mod lifecycle;
+mod modes;
 mod peer;
 mod recovery;
+mod resize;
+mod serve;
 mod slots;
 mod support;
 mod targets;
@@ -42,6 +45,9 @@ fn main() -> std::process::ExitCode {
         cluster::TESTS,
         peer::TESTS,
         recovery::TESTS,
+        resize::TESTS,
+        serve::TESTS,
+        modes::TESTS,
     ]
     .into_iter()
     .flatten()

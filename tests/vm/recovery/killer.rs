@@ -11,11 +11,11 @@ use fastrand::Rng;
 use super::{kill_daemon, recover};
 use crate::support::{slowness, Ubd};
 
-/// How often a daemon dies in a test. `UBD_LONG=1` is for a night.
+/// How often a daemon dies in one of the tests. `UBD_LONG=1` is for a night.
 pub fn cycles() -> u32 {
     match std::env::var_os("UBD_LONG") {
-        Some(_) => 400,
-        None => 40 / slowness(),
+        Some(_) => 200,
+        None => (12 / slowness()).max(4),
     }
 }
 
