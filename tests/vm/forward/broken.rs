@@ -19,7 +19,7 @@ const EXT4: &str = "mkfs.ext4 -q -F -E nodiscard,lazy_itable_init=0,lazy_journal
 
 /// The first MiB is good, the second fails, the third is good.
 pub struct BadDisk {
-    pub ram: RamDisk,
+    _ram: RamDisk,
 }
 
 impl BadDisk {
@@ -33,7 +33,7 @@ impl BadDisk {
              printf '0 2048 linear {node} 0\\n2048 2048 error\\n4096 12288 linear {node} 4096\\n' |
              dmsetup create ubdbad; udevadm settle --timeout=60"
         ))?;
-        Ok(BadDisk { ram })
+        Ok(BadDisk { _ram: ram })
     }
 }
 

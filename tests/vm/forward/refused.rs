@@ -146,7 +146,7 @@ pub fn refused() -> Result<()> {
         (install(word_at + 4), EINVAL),
         (install(0), EFAULT),
         (install(&raw const READ_ONLY as u64), EFAULT),
-        (install(u64::MAX & !7), EFAULT),
+        (install(!7), EFAULT),
         (install(0xffff_8880_0000_0000), EFAULT),
     ];
     let mut common: Vec<Try> = vec![
