@@ -8,7 +8,7 @@ use anyhow::{ensure, Context, Result};
 
 use crate::support::backing::{noise, same, Backing, Kind};
 use crate::support::io::{open_direct, read_direct, write_flags, Aligned};
-use crate::support::model::Model;
+use crate::support::model::{Done, Model};
 use crate::support::mount::{image, Mount};
 use crate::support::{growth, sh, Counters, Fio, NullDisk, Prog, RamDisk, RawUser, Ubd};
 
@@ -49,11 +49,13 @@ pub fn model(kind: Kind, declined: Option<u32>) -> Result<()> {
         .unwrap_or_default();
     let ubd = backing.device(&format!("--forward -q 2 {fastpath}"))?;
     let mut model = Model::of(&ubd, backing.shown(), kind.clears())?;
-    let before = ubd.counters()?;
-    let done = model
-        .run(&ubd.node(), 11, 250)
-        .context("the device is not as its model")?;
-    let count = ubd.counters()?.since(&before);
+    let mut done = Done::default();
+    let count = growth(&ubd, || {
+        done = model
+            .run(&ubd.node(), 11, 250)
+            .context("the device is not as its model")?;
+        Ok(())
+    })?;
     all_forwarded(&count)?;
     ensure!(
         (count["read_mapped"] > 0) == declined.is_some(),
@@ -88,9 +90,7 @@ pub fn model_on_xfs() -> Result<()> {
         &path.to_string_lossy(),
     ])?;
     let mut model = Model::of(&ubd, bytes, true)?;
-    let before = ubd.counters()?;
-    model.run(&ubd.node(), 12, 250)?;
-    all_forwarded(&ubd.counters()?.since(&before))?;
+    all_forwarded(&growth(&ubd, || model.run(&ubd.node(), 12, 250).map(drop))?)?;
     ubd.del()?;
     let is = read_direct(&path, 0, model.bytes.len())?;
     same(&is, &model.bytes).context("the file")?;
@@ -151,13 +151,15 @@ pub fn interrupts() -> Result<()> {
     let settings = [("irqmode", "2"), ("completion_nsec", "50000")];
     let disk = NullDisk::new(64, 512, &settings)?;
     let ubd = Ubd::add(&["-t loop --forward -q 2 -f", &disk.node()])?;
-    let before = ubd.counters()?;
-    let ios = Fio::verify(&ubd.node(), 1500)
-        .option("numjobs=2")
-        .option("size=16m")
-        .option("offset_increment=16m")
-        .run()?;
-    let count = ubd.counters()?.since(&before);
+    let mut ios = 0;
+    let count = growth(&ubd, || {
+        ios = Fio::verify(&ubd.node(), 1500)
+            .option("numjobs=2")
+            .option("size=16m")
+            .option("offset_increment=16m")
+            .run()?;
+        Ok(())
+    })?;
     ensure!(
         count["forwarded"] >= ios.min(1000) && ios >= 1000,
         "of {ios}: {}",
@@ -200,22 +202,21 @@ pub fn inline() -> Result<()> {
     let mut user = RawUser::of(&ubd.node(), bytes)?;
     user.write(2)?;
     // The second time somebody claims the device, whose locks are not the daemon's.
-    let mut claim = None;
-    for _ in 0..2 {
+    for claimed in [false, true] {
+        let _claim = claimed
+            .then(|| {
+                let mut options = OpenOptions::new();
+                options.read(true).custom_flags(libc::O_EXCL);
+                options.open(ubd.node())
+            })
+            .transpose()?;
         let count = growth(&ubd, || user.read(100))?;
         ensure!(
             count["read_forwarded"] == 100 && count["file_inline"] >= 90,
             "{}",
             count.summary()
         );
-        claim = Some(
-            OpenOptions::new()
-                .read(true)
-                .custom_flags(libc::O_EXCL)
-                .open(ubd.node())?,
-        );
     }
-    drop(claim);
     user.check(&path)
 }
 

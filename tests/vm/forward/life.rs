@@ -153,7 +153,7 @@ pub fn unregistered() -> Result<()> {
     let valve = Valve::new()?;
     let ubd = Ubd::add(&["-t loop --forward -f", Valve::NODE])?;
     stuck(&valve, &ubd, || {
-        sh(format!("ubd-bpf slot rm {} 0", ubd.id()))?;
+        sh(format!("ubd-bpf slot del {} 0", ubd.id()))?;
         valve.open()
     })?;
     let file = open_direct(ubd.node(), true)?;
