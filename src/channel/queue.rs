@@ -138,11 +138,7 @@ impl<'a> Queue<'a> {
             }
             KIND_FORWARD if res != ublk::IO_RES_ABORT => {
                 let req = self.requests[index].ok_or_else(|| unexpected(cqe))?;
-                // SAFETY: the driver has left the tag to us, and no backing operation of it has
-                // begun.
-                let buf = unsafe { self.buffers.slice(tag) };
-                self.handler
-                    .resume(&req, buf, Err(known(Errno::from_raw(-res))))
+                self.refused(&req, known(Errno::from_raw(-res)))
             }
             KIND_IO_CMD | KIND_FORWARD => {
                 self.requests[index] = None;
@@ -210,8 +206,21 @@ impl<'a> Queue<'a> {
     fn start(&mut self, req: &Request) -> Step {
         // SAFETY: the driver has handed the tag over, and no backing operation of it has begun.
         let buf = unsafe { self.buffers.slice(req.tag) };
+        if self.handler.starts_blind() {
+            return self.handler.start(req, buf);
+        }
         match self.data.fetch(self.node, self.id, req, buf) {
             Ok(()) => self.handler.start(req, buf),
+            Err(errno) => Step::Done(Err(errno)),
+        }
+    }
+
+    /// Gives a request back to the handler that the driver will not do.
+    fn refused(&mut self, req: &Request, why: Errno) -> Step {
+        // SAFETY: the driver has left the tag to us, and no backing operation of it has begun.
+        let buf = unsafe { self.buffers.slice(req.tag) };
+        match self.data.fetch(self.node, self.id, req, buf) {
+            Ok(()) => self.handler.resume(req, buf, Err(why)),
             Err(errno) => Step::Done(Err(errno)),
         }
     }

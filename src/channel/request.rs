@@ -150,6 +150,12 @@ pub enum Step {
 /// `buf` is the tag's whole buffer, of the device's largest request; it holds
 /// the data of a write, and takes those of a read.
 pub trait Handler: Send {
+    /// Whether [`Self::start`] never looks at the data of a write, which then need not be there
+    /// before [`Self::resume`].
+    fn starts_blind(&self) -> bool {
+        false
+    }
+
     /// A request has come.
     fn start(&mut self, req: &Request, buf: &mut [u8]) -> Step;
 

@@ -196,6 +196,10 @@ impl Args {
         if self.user_copy {
             needed |= ublk::F_USER_COPY;
         }
+        if self.forward {
+            // Or the driver would copy data for a daemon that does not want it.
+            welcome |= ublk::F_USER_COPY;
+        }
         if self.zero_copy {
             if !target.is_blind() {
                 bail!(

@@ -13,6 +13,7 @@ mod data;
 mod fastpath;
 mod files;
 mod flush;
+mod forward;
 mod fs;
 mod lifecycle;
 mod modes;
@@ -42,6 +43,7 @@ fn main() -> std::process::ExitCode {
         control::TESTS,
         flush::TESTS,
         files::TESTS,
+        forward::TESTS,
         cluster::TESTS,
         peer::TESTS,
         recovery::TESTS,

@@ -42,6 +42,11 @@ impl<'a> Forwarder<'a> {
 }
 
 impl Handler for Forwarder<'_> {
+    /// Writes are offered first, all of them.
+    fn starts_blind(&self) -> bool {
+        true
+    }
+
     fn start(&mut self, req: &Request, buf: &mut [u8]) -> Step {
         match self.place(req) {
             Some(place) => {

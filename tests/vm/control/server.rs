@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context, Result};
 use io_uring::{opcode, squeue, types, IoUring};
 use ubd_bpf::control::{AddRequest, Control};
-use ubd_bpf::uapi::{ublk, Plain};
+use ubd_bpf::uapi::{ubd, ublk, Plain};
 
 use crate::support::io::Aligned;
 use crate::support::{seconds, Ubd};
@@ -132,6 +132,34 @@ impl Queue {
         // SAFETY: the argument is in the SQE; the buffers live as long as the ring, which is
         // dropped first, and are touched by I/O only.
         unsafe { self.push(&sqe.flags(flags).user_data(cmd.tag.into())) }
+    }
+
+    /// FORWARD, of the first `sectors` sectors, or all; `install` is an address, or 0.
+    pub fn forward(
+        &mut self,
+        tag: u16,
+        (slot, sector): (u32, u64),
+        sectors: u32,
+        install: u64,
+    ) -> Result<()> {
+        let cmd = ubd::Forward {
+            q_id: self.q_id,
+            tag,
+            slot,
+            sector,
+        };
+        let mut area = [0u8; 16];
+        area.copy_from_slice(cmd.as_bytes());
+        let fd = types::Fd(self.node.as_raw_fd());
+        let mut sqe = opcode::UringCmd16::new(fd, ubd::U_IO_FORWARD)
+            .cmd(area)
+            .addr(Some(install))
+            .build()
+            .user_data(tag.into());
+        // SAFETY: an entry is the kernel's `struct io_uring_sqe`, whose byte 24 begins `len`.
+        unsafe { (&raw mut sqe).cast::<u32>().add(6).write(sectors) };
+        // SAFETY: as in `submit`; an install's address is the test's to keep.
+        unsafe { self.push(&sqe) }
     }
 
     /// Submits anything.

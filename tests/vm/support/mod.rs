@@ -22,7 +22,7 @@ pub mod supervisor;
 pub mod tree;
 
 pub use device::{Counters, Ubd};
-pub use disk::{Files, LoopDisk, NullDisk, RamDisk};
+pub use disk::{Files, LoopDisk, NullDisk, RamDisk, RAM_DISK_MIB};
 pub use fio::Fio;
 pub use prog::{object, shipped_object, Prog};
 pub use quiet::{growth, Quiet};
