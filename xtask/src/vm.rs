@@ -155,6 +155,13 @@ fn verdict(guest: &Guest, kernel_log: &Path, status: Option<ExitStatus>) -> Resu
         return Ok(1);
     }
     match (guest.exit_code(), status) {
+        (Some(_), None) => {
+            eprintln!(
+                "the command has ended, and the machine does not; the kernel log is in {}",
+                kernel_log.display()
+            );
+            Ok(1)
+        }
         (Some(code), _) => Ok(code),
         (None, None) if guest.started() => {
             eprintln!(
@@ -174,6 +181,9 @@ fn verdict(guest: &Guest, kernel_log: &Path, status: Option<ExitStatus>) -> Resu
     }
 }
 
+/// How long a machine may take to shut down, whatever its command has left behind.
+const SHUTDOWN: Duration = Duration::from_secs(180);
+
 /// Waits for the machine; none means that its time was up and it was ended.
 fn wait(
     qemu: &mut Child,
@@ -182,6 +192,7 @@ fn wait(
     start: Instant,
 ) -> Result<Option<ExitStatus>> {
     let mut told = false;
+    let mut ended: Option<Instant> = None;
     loop {
         if let Some(status) = qemu.try_wait().context("failed to wait for QEMU")? {
             return Ok(Some(status));
@@ -193,7 +204,11 @@ fn wait(
                 start.elapsed().as_secs_f64()
             );
         }
-        if timeout.is_some_and(|limit| start.elapsed() > limit) {
+        if guest.exit_code().is_some() {
+            ended.get_or_insert_with(Instant::now);
+        }
+        let hangs = ended.is_some_and(|at| at.elapsed() > SHUTDOWN);
+        if hangs || timeout.is_some_and(|limit| start.elapsed() > limit) {
             // It may just have ended by itself.
             let _ = qemu.kill();
             qemu.wait()?;

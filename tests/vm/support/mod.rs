@@ -18,6 +18,7 @@ pub mod raw;
 mod raw_user;
 mod runner;
 mod shell;
+mod shutdown;
 pub mod supervisor;
 pub mod tree;
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{anyhow, bail, Context, Result};
 
 use super::kernel_log::KernelLog;
-use super::{leftovers, module, Skip, Test};
+use super::{leftovers, module, shutdown, Skip, Test};
 
 /// Exit code: 0 when nothing failed.
 pub fn run(tests: &[&Test], filters: &[String]) -> u8 {
@@ -44,6 +44,21 @@ pub fn run(tests: &[&Test], filters: &[String]) -> u8 {
         run(test.name, &test.run);
     }
     run("module/unload_leaves_nothing", &module::unload);
+    if failed == 0
+        && (filters.is_empty() || filters.iter().any(|f| shutdown::NAME.contains(f.as_str())))
+    {
+        // Nothing is cleaned up after this one.
+        match shutdown::leave_devices_open() {
+            Ok(()) => println!(
+                "test {} ... left behind: the machine must end",
+                shutdown::NAME
+            ),
+            Err(err) => {
+                failed += 1;
+                println!("test {} ... FAILED\n{err:?}\n", shutdown::NAME);
+            }
+        }
+    }
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     u8::from(failed > 0)
 }
