@@ -154,7 +154,7 @@ static void ubd_all_ready(struct ubd_device *ub)
 static bool ubd_fetch_addr_ok(struct ubd_device *ub, u64 addr)
 {
 	if (!ubd_maps_data(ub))
-		return !addr;
+		return !addr || ubd_auto_registers(ub);
 	return addr || ub->info.flags & UBLK_F_NEED_GET_DATA;
 }
 
@@ -225,6 +225,9 @@ static int ubd_commit(struct ubd_queue *q, struct ubd_io *io,
 	spin_lock(&io->lock);
 	if (io->state != UBD_IO_SERVER) {
 		spin_unlock(&io->lock);
+		/* STOP has taken the request back and waits for its buffer. */
+		if (io->has_buffer)
+			ubd_buffer_drop(io, cmd, issue_flags);
 		return ubd_not_yours(q);
 	}
 	if (!ubd_commit_addr_ok(ub, io->req, addr)) {
@@ -237,6 +240,8 @@ static int ubd_commit(struct ubd_queue *q, struct ubd_io *io,
 	spin_unlock(&io->lock);
 
 	bytes = ubd_take_result(rq, addr, result, &status);
+	if (io->has_buffer)
+		ubd_buffer_drop(io, cmd, issue_flags);
 	/* The tag is free for the next request as soon as this one ends. */
 	ret = ubd_io_hold(q, io, cmd, addr, issue_flags);
 	ubd_tag_returned(ub);
@@ -288,7 +293,10 @@ static int ubd_ch_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 	struct ubd_queue *q;
 	struct ubd_io *io;
 	bool may;
+	int ret;
 
+	if (cmd->cmd_op == UBLK_U_IO_UNREGISTER_IO_BUF)
+		return ubd_buffer_unregister(ub, cmd, addr, issue_flags);
 	if (q_id >= ub->info.nr_hw_queues)
 		return -EINVAL;
 	q = ub->queues[array_index_nospec(q_id, ub->info.nr_hw_queues)];
@@ -297,6 +305,12 @@ static int ubd_ch_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 	tag = array_index_nospec(tag, q->depth);
 	io = &q->ios[tag];
 	may = ubd_may_serve(io, cmd);
+	if (ubd_auto_registers(ub) && (cmd->cmd_op == UBLK_U_IO_FETCH_REQ ||
+	    cmd->cmd_op == UBLK_U_IO_COMMIT_AND_FETCH_REQ)) {
+		ret = ubd_auto_addr(cmd, &addr);
+		if (ret)
+			return ret;
+	}
 
 	switch (cmd->cmd_op) {
 	case UBLK_U_IO_FETCH_REQ:
@@ -306,6 +320,8 @@ static int ubd_ch_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 			     -EINVAL;
 	case UBLK_U_IO_NEED_GET_DATA:
 		return may ? ubd_get_data(q, io, addr) : -EINVAL;
+	case UBLK_U_IO_REGISTER_IO_BUF:
+		return ubd_buffer_register(q, tag, cmd, addr, issue_flags);
 	case UBD_U_IO_FORWARD:	/* struct ubd_forward: slot and sector */
 		return may ? ubd_forward(q, io, cmd, result, addr,
 					 issue_flags) : -EINVAL;

@@ -36,7 +36,29 @@ ssize_t ubd_ch_write_iter(struct kiocb *iocb, struct iov_iter *from);
 /* Is the data of writes copied to, and that of reads from, the tag's buffer? */
 static inline bool ubd_maps_data(struct ubd_device *ub)
 {
-	return !(ub->info.flags & UBLK_F_USER_COPY);
+	return !(ub->info.flags & UBD_LENDING);
+}
+
+/* zerocopy.c */
+int ubd_auto_addr(struct io_uring_cmd *cmd, u64 *addr);
+bool ubd_buffer_lend(struct ubd_queue *q, struct ubd_io *io, struct request *rq,
+		     struct io_uring_cmd *cmd, unsigned int issue_flags);
+void ubd_buffer_drop(struct ubd_io *io, struct io_uring_cmd *cmd,
+		     unsigned int issue_flags);
+int ubd_buffer_register(struct ubd_queue *q, unsigned int tag,
+			struct io_uring_cmd *cmd, u64 index,
+			unsigned int issue_flags);
+int ubd_buffer_unregister(struct ubd_device *ub, struct io_uring_cmd *cmd,
+			  u64 index, unsigned int issue_flags);
+
+static inline bool ubd_auto_registers(struct ubd_device *ub)
+{
+	return ub->info.flags & UBLK_F_AUTO_BUF_REG;
+}
+
+static inline bool ubd_has_data(struct request *rq)
+{
+	return req_op(rq) == REQ_OP_READ || req_op(rq) == REQ_OP_WRITE;
 }
 
 /* request.c */

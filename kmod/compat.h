@@ -23,6 +23,7 @@
 
 #include <linux/bio.h>
 #include <linux/blk-cgroup.h>
+#include <linux/blk-mq.h>
 #include <linux/io_uring/cmd.h>
 
 #include "ublk_new.h"
@@ -79,6 +80,31 @@ static void fn##_work(struct io_tw_req req, io_tw_token_t tw)		\
 #endif
 
 #define ubd_cmd_in_task(cmd, fn)	io_uring_cmd_complete_in_task(cmd, fn##_work)
+
+/* A request's memory in a ring's table of fixed buffers. */
+#if UBD_IS_SERIES(6, 12)
+#define UBD_HAS_BUFFERS	false
+
+static inline int ubd_register_request(struct io_uring_cmd *cmd,
+				       struct request *rq,
+				       void (*release)(void *priv),
+				       unsigned int index,
+				       unsigned int issue_flags)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline int ubd_unregister_request(struct io_uring_cmd *cmd,
+					 unsigned int index,
+					 unsigned int issue_flags)
+{
+	return -EOPNOTSUPP;
+}
+#else
+#define UBD_HAS_BUFFERS	true
+#define ubd_register_request	io_buffer_register_request
+#define ubd_unregister_request	io_buffer_unregister
+#endif
 
 /* ---- bios ---- */
 

@@ -36,7 +36,7 @@ static bool ubd_flags_ok(u64 *flags)
 			UBLK_F_USER_RECOVERY_FAIL_IO;
 
 	/* Who copies by itself gets nothing copied, now or later. */
-	if (*flags & UBLK_F_USER_COPY)
+	if (*flags & UBD_LENDING)
 		*flags &= ~UBLK_F_NEED_GET_DATA;
 	if (!(*flags & UBLK_F_USER_RECOVERY)) {
 		*flags &= ~UBLK_F_QUIESCE;

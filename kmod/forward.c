@@ -351,6 +351,8 @@ int ubd_forward(struct ubd_queue *q, struct ubd_io *io,
 	}
 
 	ubd_forward_begin(ub, rq, &to);
+	if (io->has_buffer)
+		ubd_buffer_drop(io, cmd, issue_flags);
 	ret = ubd_io_hold(q, io, cmd, io->addr, issue_flags);
 	ubd_tag_returned(ub);
 	ubd_forward_issue(ub, rq, &to);

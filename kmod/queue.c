@@ -49,8 +49,14 @@ static void ubd_deliver(struct ubd_queue *q, struct ubd_io *io, bool dead,
 	if (data && !io->needs_data)
 		failed = ubd_copy(rq, io->addr, blk_rq_bytes(rq), true) <
 			 blk_rq_bytes(rq);
+	if (q->lends) {
+		refcount_set(&ubd_rq(rq)->refs, 1);
+		ubd_rq(rq)->dropped = false;
+	}
 	if (!failed)
 		ubd_fill_desc(q, io, rq);
+	if (ubd_auto_registers(ub))
+		failed = !ubd_buffer_lend(q, io, rq, cmd, issue_flags);
 
 	spin_lock(&io->lock);
 	if (ub->aborting || q->dead)
@@ -67,10 +73,6 @@ static void ubd_deliver(struct ubd_queue *q, struct ubd_io *io, bool dead,
 	io->state = UBD_IO_SERVER;
 	io->cmd = NULL;
 	res = io->needs_data ? UBLK_IO_RES_NEED_GET_DATA : UBLK_IO_RES_OK;
-	if (q->lends) {
-		refcount_set(&ubd_rq(rq)->refs, 1);
-		ubd_rq(rq)->dropped = false;
-	}
 	rq = NULL;
 	goto unlock;
 abort:
@@ -79,6 +81,9 @@ abort:
 	io->req = NULL;
 unlock:
 	spin_unlock(&io->lock);
+	/* Nobody had the time to use it: gone at once. */
+	if (rq && io->has_buffer)
+		ubd_buffer_drop(io, cmd, issue_flags);
 	ubd_tag_returned(ub);
 	if (rq)
 		ubd_drop_request(ub, rq, false);
@@ -362,6 +367,7 @@ void ubd_queue_reset(struct ubd_queue *q)
 			put_task_struct(io->task);
 		io->task = NULL;
 		io->lost = false;
+		io->has_buffer = false;
 	}
 	q->daemon = NULL;
 	q->ring = NULL;

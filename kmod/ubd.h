@@ -12,7 +12,7 @@
  *	request.c    what a request tells the daemon, and how it ends
  *	channel.c    /dev/ubdcN: FETCH, COMMIT, mmap, cancel
  *	forward.c    FORWARD: the driver does a declined request's I/O
- *	copy.c	     a request's data, to the server and back
+ *	copy.c	     a request's data, to the server and back;  zerocopy.c: shared
  *	recover.c    a server is lost, quiesced, followed by another
  *	access.c     who may do what
  *	control.c    ublk's commands on /dev/ubd-control;  ioctl.c: ubd's own
@@ -44,15 +44,18 @@
 /* What of ublk's features every device has, and what it may ask for. */
 #define UBD_UBLK_ALWAYS \
 	((u64)UBLK_F_URING_CMD_COMP_IN_TASK | UBLK_F_CMD_IOCTL_ENCODE | \
-	 UBLK_F_PER_IO_DAEMON | UBLK_F_SAFE_STOP_DEV)
+	 UBLK_F_PER_IO_DAEMON | UBLK_F_SAFE_STOP_DEV | \
+	 (UBD_HAS_BUFFERS ? UBLK_F_BUF_REG_OFF_DAEMON : 0))
 #define UBD_UBLK_FEATURES \
 	(UBD_UBLK_ALWAYS | UBLK_F_USER_RECOVERY | \
 	 UBLK_F_USER_RECOVERY_REISSUE | UBLK_F_USER_RECOVERY_FAIL_IO | \
 	 UBLK_F_UPDATE_SIZE | UBLK_F_QUIESCE | UBLK_F_NO_AUTO_PART_SCAN | \
-	 UBLK_F_USER_COPY | UBLK_F_NEED_GET_DATA | UBLK_F_UNPRIVILEGED_DEV)
+	 UBLK_F_USER_COPY | UBLK_F_NEED_GET_DATA | UBLK_F_UNPRIVILEGED_DEV | \
+	 (UBD_HAS_BUFFERS ? UBLK_F_SUPPORT_ZERO_COPY | UBLK_F_AUTO_BUF_REG : 0))
 
 /* The server gets at requests in ways that may outlast its COMMIT. */
-#define UBD_LENDING	((u64)UBLK_F_USER_COPY)
+#define UBD_LENDING \
+	((u64)UBLK_F_USER_COPY | UBLK_F_SUPPORT_ZERO_COPY | UBLK_F_AUTO_BUF_REG)
 
 /* Devices that belong to others than root; as many as ublk allows. */
 #define UBD_MAX_UNPRIVILEGED	64
@@ -197,10 +200,12 @@ struct ubd_io {
 	struct llist_node node;		/* in ubd_queue.pending */
 	struct io_uring_cmd *cmd;
 	struct request *req;
-	u64 addr;			/* the server's buffer for this tag */
+	u64 addr;			/* the server's buffer for this tag, or
+					 * how the next request is registered */
 	bool alone;			/* not served by the queue's task and ring */
 	bool lost;			/* its task or ring is gone */
 	bool needs_data;		/* a write of which the server has none yet */
+	bool has_buffer;		/* @req is registered at @addr; only @task */
 	struct task_struct *task;	/* the only one that may serve the tag */
 	void *ring;			/* its io_uring instance */
 } ____cacheline_aligned_in_smp;

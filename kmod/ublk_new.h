@@ -14,11 +14,17 @@
 #ifndef UBLK_F_UPDATE_SIZE
 #define UBLK_F_UPDATE_SIZE		(1ULL << 10)
 #endif
+#ifndef UBLK_F_AUTO_BUF_REG
+#define UBLK_F_AUTO_BUF_REG		(1ULL << 11)
+#endif
 #ifndef UBLK_F_QUIESCE
 #define UBLK_F_QUIESCE			(1ULL << 12)
 #endif
 #ifndef UBLK_F_PER_IO_DAEMON
 #define UBLK_F_PER_IO_DAEMON		(1ULL << 13)
+#endif
+#ifndef UBLK_F_BUF_REG_OFF_DAEMON
+#define UBLK_F_BUF_REG_OFF_DAEMON	(1ULL << 14)
 #endif
 #ifndef UBLK_F_SAFE_STOP_DEV
 #define UBLK_F_SAFE_STOP_DEV		(1ULL << 17)
@@ -35,6 +41,22 @@
 #endif
 #ifndef UBLK_U_CMD_TRY_STOP_DEV
 #define UBLK_U_CMD_TRY_STOP_DEV	_IOWR('u', 0x17, struct ublksrv_ctrl_cmd)
+#endif
+
+#ifndef UBLK_U_IO_REGISTER_IO_BUF
+#define UBLK_U_IO_REGISTER_IO_BUF	_IOWR('u', 0x23, struct ublksrv_io_cmd)
+#endif
+#ifndef UBLK_U_IO_UNREGISTER_IO_BUF
+#define UBLK_U_IO_UNREGISTER_IO_BUF	_IOWR('u', 0x24, struct ublksrv_io_cmd)
+#endif
+
+/* AUTO_BUF_REG: sqe->addr is an index and, from bit 16 on, flags. */
+#ifndef UBLK_AUTO_BUF_REG_FALLBACK
+#define UBLK_AUTO_BUF_REG_FALLBACK	(1 << 0)
+#define UBLK_AUTO_BUF_REG_F_MASK	UBLK_AUTO_BUF_REG_FALLBACK
+#endif
+#ifndef UBLK_IO_F_NEED_REG_BUF
+#define UBLK_IO_F_NEED_REG_BUF		(1U << 17)
 #endif
 
 #endif /* UBD_UBLK_NEW_H */

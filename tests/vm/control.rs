@@ -7,6 +7,7 @@ mod modes;
 mod races;
 pub mod server;
 mod unprivileged;
+mod zerocopy;
 
 use anyhow::{ensure, Context, Result};
 use ubd_bpf::control::{AddRequest, Control};
@@ -107,6 +108,46 @@ pub const TESTS: &[Test] = &[
     Test {
         name: "channel/bad_buffer",
         run: channel::bad_buffer,
+    },
+    Test {
+        name: "zerocopy/by_driver",
+        run: zerocopy::by_driver,
+    },
+    Test {
+        name: "zerocopy/fallback",
+        run: zerocopy::fallback,
+    },
+    Test {
+        name: "zerocopy/by_server",
+        run: zerocopy::by_server,
+    },
+    Test {
+        name: "zerocopy/lent_until_returned",
+        run: zerocopy::lent_until_returned,
+    },
+    Test {
+        name: "zerocopy/another_ring",
+        run: zerocopy::another_ring,
+    },
+    Test {
+        name: "zerocopy/stop_waits",
+        run: zerocopy::stop_waits,
+    },
+    Test {
+        name: "zerocopy/server_goes",
+        run: zerocopy::server_goes,
+    },
+    Test {
+        name: "zerocopy/refusals",
+        run: zerocopy::refusals,
+    },
+    Test {
+        name: "zerocopy/nowhere",
+        run: zerocopy::nowhere,
+    },
+    Test {
+        name: "zerocopy/not_here",
+        run: zerocopy::not_here,
     },
 ];
 

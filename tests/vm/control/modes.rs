@@ -17,7 +17,7 @@ use crate::support::io::{read_direct, write_direct};
 use crate::support::model::Model;
 use crate::support::{seconds, Fio, Ubd};
 
-const DEPTH: u16 = 8;
+pub const DEPTH: u16 = 8;
 const IO_BUF_OFFSET: u64 = 0x8000_0000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,15 +101,29 @@ fn serve(node: File, tags: Vec<u16>, data: Data, store: &Mutex<Vec<u8>>) -> Resu
     Ok(served)
 }
 
-/// A device in memory, served by a thread for each of `tags`.
-struct Store {
+/// What a thread of a server does with the char device; gives the number of requests served.
+pub type Serve = Box<dyn FnOnce(File) -> Result<u64> + Send>;
+
+/// A device that is served by threads of this process.
+pub struct Store {
     control: Control,
     device: Ubd,
     threads: Vec<JoinHandle<Result<u64>>>,
 }
 
 impl Store {
+    /// One in memory, served by a thread for each of `tags`.
     fn start(flags: u64, data: Data, tags: &[Vec<u16>]) -> Result<Store> {
+        let store = Arc::new(Mutex::new(vec![0; (SECTORS << 9) as usize]));
+        let serve = |tags: &Vec<u16>| -> Serve {
+            let (tags, store) = (tags.clone(), store.clone());
+            Box::new(move |node| serve(node, tags, data, &store))
+        };
+        Store::serve(flags, tags.iter().map(serve).collect())
+    }
+
+    /// One with [`DEPTH`] tags and the parameters of [`params`].
+    pub fn serve(flags: u64, servers: Vec<Serve>) -> Result<Store> {
         let control = Control::open()?;
         let info = control.add(&AddRequest {
             queues: 1,
@@ -126,12 +140,11 @@ impl Store {
         );
         control.set_params(info.dev_id, &params())?;
         let node = open_node(info.dev_id)?;
-        let store = Arc::new(Mutex::new(vec![0; (SECTORS << 9) as usize]));
-        let threads = tags
-            .iter()
-            .map(|tags| {
-                let (node, tags, store) = (node.try_clone()?, tags.clone(), store.clone());
-                Ok(std::thread::spawn(move || serve(node, tags, data, &store)))
+        let threads = servers
+            .into_iter()
+            .map(|serve| {
+                let node = node.try_clone()?;
+                Ok(std::thread::spawn(move || serve(node)))
             })
             .collect::<Result<_>>()?;
         drop(node);
@@ -144,16 +157,25 @@ impl Store {
     }
 
     /// Random I/O against the model and fio's verification; every thread must have had some.
-    fn check(self) -> Result<()> {
+    pub fn check(self) -> Result<()> {
+        let checked = self.check_data();
+        delete(&self.control, self.device)?;
+        for thread in self.threads {
+            // Why a server failed says more than that its device did.
+            let served = thread.join().expect("joining")?;
+            ensure!(
+                served > 0 || checked.is_err(),
+                "a thread has served nothing"
+            );
+        }
+        checked
+    }
+
+    fn check_data(&self) -> Result<()> {
         let node = self.device.node();
         let mut model = Model::of(&self.device, vec![0; (SECTORS << 9) as usize], false)?;
         model.run(&node, 7, 400)?;
         Fio::verify(&node, 300).run()?;
-        delete(&self.control, self.device)?;
-        for thread in self.threads {
-            let served = thread.join().expect("joining")?;
-            ensure!(served > 0, "a thread has served nothing");
-        }
         Ok(())
     }
 }

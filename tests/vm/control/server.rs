@@ -96,6 +96,16 @@ pub fn descs_offset(q_id: u16) -> u64 {
     u64::from(q_id) * u64::from(ublk::MAX_QUEUE_DEPTH) * size_of::<ublk::IoDesc>() as u64
 }
 
+/// An I/O command; `addr` is that of the entry, not of the command.
+pub fn command(fd: i32, op: u32, cmd: &ublk::IoCmd, addr: Option<u64>) -> squeue::Entry {
+    let mut area = [0u8; 16];
+    area.copy_from_slice(cmd.as_bytes());
+    opcode::UringCmd16::new(types::Fd(fd), op)
+        .cmd(area)
+        .addr(addr)
+        .build()
+}
+
 /// A ring on a character node. It belongs to the thread that uses it first.
 pub struct Queue {
     pub node: File,
@@ -118,19 +128,27 @@ impl Queue {
 
     /// Submits any command.
     pub fn submit(&mut self, op: u32, cmd: ublk::IoCmd, flags: squeue::Flags) -> Result<()> {
-        let mut area = [0u8; 16];
-        area.copy_from_slice(cmd.as_bytes());
-        let fd = types::Fd(self.node.as_raw_fd());
-        let sqe = opcode::UringCmd16::new(fd, op)
-            .cmd(area)
-            .build()
-            .flags(flags)
-            .user_data(cmd.tag.into());
+        let sqe = command(self.node.as_raw_fd(), op, &cmd, None);
         // SAFETY: the argument is in the SQE; the buffers live as long as the ring, which is
         // dropped first, and are touched by I/O only.
-        unsafe { self.ring.submission().push(&sqe) }.context("the ring is full")?;
+        unsafe { self.push(&sqe.flags(flags).user_data(cmd.tag.into())) }
+    }
+
+    /// Submits anything.
+    ///
+    /// # Safety
+    /// Whatever the entry points to lives as long as the ring.
+    pub unsafe fn push(&mut self, sqe: &squeue::Entry) -> Result<()> {
+        // SAFETY: as the caller promises.
+        unsafe { self.ring.submission().push(sqe) }.context("the ring is full")?;
         self.ring.submit().context("failed to submit")?;
         Ok(())
+    }
+
+    /// Makes room for as many registered buffers.
+    pub fn make_table(&self, buffers: u32) -> Result<()> {
+        let made = self.ring.submitter().register_buffers_sparse(buffers);
+        made.context("failed to make a table of buffers")
     }
 
     pub fn cmd(&self, tag: u16, result: i32) -> ublk::IoCmd {
@@ -161,10 +179,16 @@ impl Queue {
 
     /// The next completion, tag and result; none within `limit`.
     pub fn next(&mut self, limit: Duration) -> Result<Option<(u16, i32)>> {
+        let next = self.next_of(limit)?;
+        Ok(next.map(|(user_data, result)| (user_data as u16, result)))
+    }
+
+    /// The same with the whole of its user data.
+    pub fn next_of(&mut self, limit: Duration) -> Result<Option<(u64, i32)>> {
         let end = Instant::now() + limit;
         loop {
             if let Some(cqe) = self.ring.completion().next() {
-                return Ok(Some((cqe.user_data() as u16, cqe.result())));
+                return Ok(Some((cqe.user_data(), cqe.result())));
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -1,0 +1,471 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Servers that never see the data: a request's pages as a registered buffer of a ring.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{bail, ensure, Context, Result};
+use io_uring::{opcode, types};
+use ubd_bpf::control::{AddRequest, Control};
+use ubd_bpf::uapi::ublk;
+
+use super::modes::{Store, DEPTH};
+use super::server::{command, delete, descs_len, map, open_node, params, Queue, IO_BYTES, SECTORS};
+use crate::support::io::{read_direct, write_direct};
+use crate::support::{seconds, Skip, Ubd};
+
+/// Beyond every ring's table.
+const NOWHERE: u64 = 0xffff;
+
+/// Skips unless the driver has all of `flags`.
+fn need(flags: u64) -> Result<Control> {
+    let control = Control::open()?;
+    if control.ublk_features()? & flags != flags {
+        let why = "this kernel does not let drivers register buffers";
+        return Err(Skip(why.into()).into());
+    }
+    Ok(control)
+}
+
+/// Who puts a request's pages into the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// The driver, where it was told to.
+    Driver,
+    /// The server, since the driver was told a place that is not there.
+    Fallback,
+    /// The server.
+    Server,
+    /// Nobody: the driver was told a place that is not there, and nothing else.
+    Nowhere,
+}
+
+impl By {
+    /// What FETCH and COMMIT carry.
+    fn place(self, tag: u16) -> Option<u64> {
+        match self {
+            By::Driver => Some(tag.into()),
+            By::Fallback => Some(NOWHERE | ublk::AUTO_BUF_REG_FALLBACK << 16),
+            By::Server => None,
+            By::Nowhere => Some(NOWHERE),
+        }
+    }
+}
+
+/// What a completion is of; above the tag in the user data.
+const REQUEST: u64 = 0;
+const REGISTER: u64 = 1;
+const DATA: u64 = 2;
+const UNREGISTER: u64 = 3;
+
+/// A queue whose data is in a file.
+struct Lender {
+    queue: Queue,
+    by: By,
+    descs: *const ublk::IoDesc,
+    file: File,
+    answers: [i32; DEPTH as usize],
+    by_hand: u64,
+}
+
+impl Lender {
+    fn new(node: File, by: By, file: File) -> Result<Lender> {
+        let descs = map(&node, libc::PROT_READ, descs_len(DEPTH), 0)?;
+        let queue = Queue::new(node, 0, DEPTH)?;
+        queue.make_table(DEPTH.into())?;
+        let mut lender = Lender {
+            queue,
+            by,
+            descs: descs.cast_const().cast(),
+            file,
+            answers: [0; DEPTH as usize],
+            by_hand: 0,
+        };
+        for tag in 0..DEPTH {
+            lender.submit(REQUEST, ublk::U_IO_FETCH_REQ, tag, 0, by.place(tag))?;
+        }
+        Ok(lender)
+    }
+
+    fn submit(&mut self, kind: u64, op: u32, tag: u16, result: i32, at: Option<u64>) -> Result<()> {
+        let cmd = ublk::IoCmd {
+            q_id: 0,
+            tag,
+            result,
+            // The place in the table; the others must not give one there.
+            addr: if kind == REQUEST { 0 } else { tag.into() },
+        };
+        let sqe = command(self.queue.node.as_raw_fd(), op, &cmd, at);
+        // SAFETY: it points to nothing.
+        unsafe { self.queue.push(&sqe.user_data(kind << 16 | u64::from(tag))) }
+    }
+
+    fn desc(&self, tag: u16) -> ublk::IoDesc {
+        // SAFETY: the mapping holds DEPTH descriptors, this one is ours by the completion.
+        unsafe { self.descs.add(tag.into()).read_volatile() }
+    }
+
+    /// Moves the data of a tag's request between its pages and the file.
+    fn data(&mut self, tag: u16) -> Result<()> {
+        let desc = self.desc(tag);
+        let (fd, len) = (types::Fd(self.file.as_raw_fd()), desc.nr_sectors << 9);
+        // The "address" is an offset in the buffer.
+        let (offset, begin) = (desc.start_sector << 9, std::ptr::null_mut());
+        let sqe = match desc.op_flags & 0xff {
+            ublk::IO_OP_READ => opcode::ReadFixed::new(fd, begin, len, tag)
+                .offset(offset)
+                .build(),
+            _ => opcode::WriteFixed::new(fd, begin, len, tag)
+                .offset(offset)
+                .build(),
+        };
+        // SAFETY: the pages are the request's, which lasts as long as they are registered.
+        unsafe { self.queue.push(&sqe.user_data(DATA << 16 | u64::from(tag))) }
+    }
+
+    fn commit(&mut self, tag: u16) -> Result<()> {
+        let answer = self.answers[usize::from(tag)];
+        let op = ublk::U_IO_COMMIT_AND_FETCH_REQ;
+        self.submit(REQUEST, op, tag, answer, self.by.place(tag))
+    }
+
+    /// A request has come, its pages or their registration have.
+    fn begin(&mut self, tag: u16) -> Result<()> {
+        let desc = self.desc(tag);
+        if !matches!(desc.op_flags & 0xff, ublk::IO_OP_READ | ublk::IO_OP_WRITE) {
+            self.answers[usize::from(tag)] = 0;
+            return self.commit(tag);
+        }
+        let asked = desc.op_flags & ublk::IO_F_NEED_REG_BUF != 0;
+        ensure!(
+            asked == (self.by == By::Fallback),
+            "flags {:#x}",
+            desc.op_flags
+        );
+        if self.by == By::Driver {
+            return self.data(tag);
+        }
+        self.by_hand += 1;
+        self.submit(REGISTER, ublk::U_IO_REGISTER_IO_BUF, tag, 0, None)
+    }
+
+    /// Serves until the driver has taken all tags back; how many, and how many registered by hand.
+    fn run(mut self) -> Result<(u64, u64)> {
+        let (mut live, mut served) = (DEPTH, 0);
+        while live > 0 {
+            let Some((of, result)) = self.queue.next_of(seconds(1))? else {
+                continue;
+            };
+            let (kind, tag) = (of >> 16, of as u16);
+            match (kind, result) {
+                (REQUEST, ublk::IO_RES_ABORT) => live -= 1,
+                (REQUEST, ublk::IO_RES_OK) => {
+                    served += 1;
+                    self.begin(tag)?;
+                }
+                (REGISTER, 0) => self.data(tag)?,
+                (DATA, 0..) => {
+                    self.answers[usize::from(tag)] = result;
+                    match self.by {
+                        By::Driver => self.commit(tag)?,
+                        _ => self.submit(UNREGISTER, ublk::U_IO_UNREGISTER_IO_BUF, tag, 0, None)?,
+                    }
+                }
+                (UNREGISTER, 0) => self.commit(tag)?,
+                _ => bail!(
+                    "kind {kind} of tag {tag} ended with {result}: {:?}, after {served}",
+                    self.desc(tag)
+                ),
+            }
+        }
+        Ok((served, self.by_hand))
+    }
+}
+
+/// A file of the device's size, without a name.
+fn backing() -> Result<File> {
+    let path = format!("/tmp/lender-{}", std::process::id());
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
+    std::fs::remove_file(&path)?;
+    file.set_len(SECTORS << 9)?;
+    Ok(file)
+}
+
+/// Random I/O through such a server; whoever is to register the pages does.
+fn serves(flags: u64, by: By) -> Result<()> {
+    need(flags)?;
+    let file = backing()?;
+    let by_hand = Arc::new(AtomicU64::new(0));
+    let count = by_hand.clone();
+    let serve = move |node| {
+        let (served, by_hand) = Lender::new(node, by, file)?.run()?;
+        count.store(by_hand, Ordering::Relaxed);
+        Ok(served)
+    };
+    Store::serve(flags, vec![Box::new(serve)])?.check()?;
+    let by_hand = by_hand.load(Ordering::Relaxed);
+    ensure!(
+        (by_hand == 0) == (by == By::Driver),
+        "{by_hand} were registered by hand"
+    );
+    Ok(())
+}
+
+pub fn by_driver() -> Result<()> {
+    serves(ublk::F_AUTO_BUF_REG, By::Driver)
+}
+
+pub fn fallback() -> Result<()> {
+    serves(
+        ublk::F_AUTO_BUF_REG | ublk::F_SUPPORT_ZERO_COPY,
+        By::Fallback,
+    )
+}
+
+pub fn by_server() -> Result<()> {
+    serves(ublk::F_SUPPORT_ZERO_COPY, By::Server)
+}
+
+/// A device whose server is the test itself.
+struct Held {
+    control: Control,
+    device: Ubd,
+    lender: Lender,
+}
+
+impl Held {
+    fn start(flags: u64, by: By) -> Result<Held> {
+        let control = need(flags)?;
+        let info = control.add(&AddRequest {
+            queues: 1,
+            depth: DEPTH,
+            max_io_bytes: IO_BYTES as u32,
+            flags: flags | ublk::F_NO_AUTO_PART_SCAN,
+            ..AddRequest::default()
+        })?;
+        let device = Ubd::adopt(info.dev_id);
+        control.set_params(info.dev_id, &params())?;
+        let lender = Lender::new(open_node(info.dev_id)?, by, backing()?)?;
+        control.start(info.dev_id, std::process::id())?;
+        Ok(Held {
+            control,
+            device,
+            lender,
+        })
+    }
+
+    /// Starts a write of 4 KiB; gives its tag, and with it the whole request, to the test.
+    fn write(&mut self) -> Result<(u16, JoinHandle<Result<()>>)> {
+        let path = self.device.node();
+        let writer = std::thread::spawn(move || write_direct(path, 4096, &[0xa5; 4096]));
+        loop {
+            let tag = self.completion(ublk::IO_RES_OK)?;
+            if self.lender.desc(tag).op_flags & 0xff == ublk::IO_OP_WRITE {
+                return Ok((tag, writer));
+            }
+            // Others look at the disk, too.
+            self.lender.answers[usize::from(tag)] = -libc::EIO;
+            self.lender.commit(tag)?;
+        }
+    }
+
+    /// The tag of the next completion, which must be `want`.
+    fn completion(&mut self, want: i32) -> Result<u16> {
+        let next = self.lender.queue.next(seconds(20))?;
+        let (tag, result) = next.context("nothing completes")?;
+        ensure!(
+            result == want,
+            "tag {tag} ended with {result}, not with {want}"
+        );
+        Ok(tag)
+    }
+
+    /// Runs a command on a buffer.
+    fn buffer(&mut self, op: u32, tag: u16, index: u64, want: i32) -> Result<()> {
+        let cmd = ublk::IoCmd {
+            q_id: 0,
+            tag,
+            result: 0,
+            addr: index,
+        };
+        let got = self.lender.queue.now(op, cmd)?;
+        ensure!(
+            got == want,
+            "{op:#x} for tag {tag} at {index} got {got}, not {want}"
+        );
+        Ok(())
+    }
+
+    fn commit(&mut self, tag: u16) -> Result<()> {
+        self.lender.answers[usize::from(tag)] = 4096;
+        self.lender.commit(tag)
+    }
+
+    fn delete(self) -> Result<()> {
+        drop(self.lender);
+        delete(&self.control, self.device)
+    }
+}
+
+/// Time enough for what must not happen to happen.
+fn a_while() {
+    std::thread::sleep(Duration::from_millis(300));
+}
+
+const REG: u32 = ublk::U_IO_REGISTER_IO_BUF;
+const UNREG: u32 = ublk::U_IO_UNREGISTER_IO_BUF;
+
+/// A request lasts until its last registration is gone, however early the answer comes.
+pub fn lent_until_returned() -> Result<()> {
+    let mut held = Held::start(ublk::F_SUPPORT_ZERO_COPY, By::Server)?;
+    let (tag, writer) = held.write()?;
+    held.buffer(REG, tag, 3, 0)?;
+    held.buffer(REG, tag, 4, 0)?;
+    held.commit(tag)?;
+    a_while();
+    ensure!(!writer.is_finished(), "it ended with two registrations");
+    held.buffer(UNREG, tag, 3, 0)?;
+    a_while();
+    ensure!(!writer.is_finished(), "it ended with a registration");
+    held.buffer(UNREG, tag, 4, 0)?;
+    writer.join().expect("joining")?;
+    held.delete()
+}
+
+/// The same in the ring of another thread, which then just goes.
+pub fn another_ring() -> Result<()> {
+    let mut held = Held::start(ublk::F_SUPPORT_ZERO_COPY, By::Server)?;
+    let (tag, writer) = held.write()?;
+    let node = held.lender.queue.node.try_clone()?;
+    let other = std::thread::spawn(move || -> Result<Queue> {
+        let mut queue = Queue::new(node, 0, DEPTH)?;
+        queue.make_table(1)?;
+        let cmd = ublk::IoCmd {
+            q_id: 0,
+            tag,
+            result: 0,
+            addr: 0,
+        };
+        let got = queue.now(REG, cmd)?;
+        ensure!(got == 0, "REGISTER got {got}");
+        Ok(queue)
+    });
+    let queue = other.join().expect("joining")?;
+    held.commit(tag)?;
+    a_while();
+    ensure!(!writer.is_finished(), "it ended with a registration");
+    drop(queue);
+    writer.join().expect("joining")?;
+    held.delete()
+}
+
+/// STOP waits for the pages, and a server that answers gives them back.
+pub fn stop_waits() -> Result<()> {
+    let mut held = Held::start(ublk::F_AUTO_BUF_REG, By::Driver)?;
+    let (tag, writer) = held.write()?;
+    let id = held.device.id();
+    let stop = std::thread::spawn(move || Control::open()?.stop(id));
+    a_while();
+    ensure!(!stop.is_finished(), "STOP did not wait");
+    held.commit(tag)?;
+    stop.join().expect("joining")?;
+    ensure!(writer.join().expect("joining").is_err(), "it was stopped");
+    for _ in 0..DEPTH {
+        held.completion(ublk::IO_RES_ABORT)?;
+    }
+    held.delete()
+}
+
+/// A server that goes takes its ring with it, and that the pages.
+pub fn server_goes() -> Result<()> {
+    let mut held = Held::start(ublk::F_AUTO_BUF_REG, By::Driver)?;
+    let (tag, writer) = held.write()?;
+    held.buffer(UNREG, tag, u64::from(tag), -libc::EINVAL)?;
+    a_while();
+    ensure!(!writer.is_finished(), "it ended by itself");
+    drop(held.lender);
+    ensure!(writer.join().expect("joining").is_err(), "it was answered");
+    delete(&held.control, held.device)
+}
+
+/// What cannot be registered, or not so.
+pub fn refusals() -> Result<()> {
+    let mut held = Held::start(ublk::F_SUPPORT_ZERO_COPY, By::Server)?;
+    let (tag, writer) = held.write()?;
+    let other = (tag + 1) % DEPTH;
+    held.buffer(REG, other, 1, -libc::EINVAL)?;
+    held.buffer(REG, DEPTH, 1, -libc::EINVAL)?;
+    held.buffer(REG, tag, DEPTH.into(), -libc::EINVAL)?;
+    held.buffer(REG, tag, 1 << 32, -libc::EINVAL)?;
+    held.buffer(UNREG, tag, 1, -libc::EINVAL)?;
+    held.buffer(UNREG, tag, 1 << 32 | 1, -libc::EINVAL)?;
+    held.buffer(REG, tag, 1, 0)?;
+    held.buffer(REG, tag, 1, -libc::EBUSY)?;
+    held.buffer(UNREG, tag, 1, 0)?;
+    held.commit(tag)?;
+    writer.join().expect("joining")?;
+    held.delete()?;
+
+    let mut held = Held::start(ublk::F_AUTO_BUF_REG, By::Driver)?;
+    let (tag, writer) = held.write()?;
+    for at in [1 << 17, 1 << 24, 1 << 32] {
+        let commit = ublk::U_IO_COMMIT_AND_FETCH_REQ;
+        held.lender.submit(REQUEST, commit, tag, 4096, Some(at))?;
+        held.completion(-libc::EINVAL)?;
+    }
+    held.buffer(REG, tag, 7, -libc::EINVAL)?;
+    held.commit(tag)?;
+    writer.join().expect("joining")?;
+    held.delete()
+}
+
+/// A place that is not there and no way out: requests fail, the tags live on.
+pub fn nowhere() -> Result<()> {
+    let mut held = Held::start(ublk::F_AUTO_BUF_REG, By::Nowhere)?;
+    for round in 0..3 * DEPTH {
+        let read = read_direct(held.device.node(), 0, 4096);
+        ensure!(read.is_err(), "read {round} came from nowhere");
+    }
+    let none = held.lender.queue.next(Duration::ZERO)?;
+    ensure!(none.is_none(), "{none:?}");
+    held.control.stop(held.device.id())?;
+    for _ in 0..DEPTH {
+        held.completion(ublk::IO_RES_ABORT)?;
+    }
+    held.delete()
+}
+
+/// Where the kernel cannot do it, nothing promises it.
+pub fn not_here() -> Result<()> {
+    let control = Control::open()?;
+    let lending = ublk::F_SUPPORT_ZERO_COPY | ublk::F_AUTO_BUF_REG | ublk::F_BUF_REG_OFF_DAEMON;
+    let features = control.ublk_features()? & lending;
+    if features != 0 {
+        ensure!(features == lending, "only {features:#x} of {lending:#x}");
+        return Err(Skip("this kernel lets drivers register buffers".into()).into());
+    }
+    let info = control.add(&AddRequest {
+        queues: 1,
+        depth: DEPTH,
+        max_io_bytes: IO_BYTES as u32,
+        flags: lending,
+        ..AddRequest::default()
+    })?;
+    let device = Ubd::adopt(info.dev_id);
+    ensure!(info.flags & lending == 0, "got the flags {:#x}", info.flags);
+    let mut queue = Queue::new(open_node(info.dev_id)?, 0, DEPTH)?;
+    for op in [REG, UNREG] {
+        let got = queue.now(op, queue.cmd(0, 0))?;
+        ensure!(got == -libc::EOPNOTSUPP, "{op:#x} got {got}");
+    }
+    drop(queue);
+    delete(&control, device)
+}
