@@ -225,11 +225,10 @@ static int ubd_commit(struct ubd_queue *q, struct ubd_io *io,
 	spin_lock(&io->lock);
 	if (io->state != UBD_IO_SERVER) {
 		spin_unlock(&io->lock);
-		ret = ubd_not_yours(q);
 		/* STOP has taken the request back and waits for its buffer. */
-		if (ret == UBLK_IO_RES_ABORT && io->has_buffer)
+		if (io->has_buffer)
 			ubd_buffer_drop(io, cmd, issue_flags);
-		return ret;
+		return ubd_not_yours(q);
 	}
 	if (!ubd_commit_addr_ok(ub, io->req, addr)) {
 		spin_unlock(&io->lock);

@@ -236,8 +236,7 @@ static int ubd_ctl_device_cmd(struct ubd_device *ub, const struct ubd_ctl *c)
 	case UBLK_U_CMD_START_DEV:
 		return ubd_start(ub, (int)c->data);
 	case UBLK_U_CMD_STOP_DEV:
-		ubd_stop(ub);
-		return 0;
+		return ubd_stop(ub);
 	case UBLK_U_CMD_TRY_STOP_DEV:
 		return ubd_try_stop(ub);
 	case UBLK_U_CMD_DEL_DEV:

@@ -185,13 +185,28 @@ static bool ubd_is_copying(struct ubd_device *ub)
 }
 
 /*
+ * Get back what the server has, by force if need be. A server that stops itself
+ * must be able to die of it: its rings, and the buffers in them, go only when
+ * all of it has gone.
+ */
+static int ubd_take_back(struct ubd_device *ub)
+{
+	if (wait_event_timeout(ub->wait, !ubd_is_copying(ub), UBD_PATIENCE))
+		return 0;
+	ubd_kill_server(ub);
+	return wait_event_killable(ub->wait, !ubd_is_copying(ub)) ? -EINTR : 0;
+}
+
+/*
  * STOP ends with the daemon alive, dead or frozen: declined bios fail first,
  * then what the daemon holds, then the disks go. ub->mutex is not held over
- * anything that waits.
+ * anything that waits. -EINTR: the caller was killed; all I/O fails, the disks
+ * wait for the next STOP.
  */
-void ubd_stop(struct ubd_device *ub)
+int ubd_stop(struct ubd_device *ub)
 {
 	struct gendisk *front;
+	int ret = 0;
 
 	mutex_lock(&ub->stop_mutex);
 	mutex_lock(&ub->mutex);
@@ -211,10 +226,13 @@ void ubd_stop(struct ubd_device *ub)
 		goto unlock;
 	}
 
-	/* Copies run in the server; one that hangs there is killed. */
-	if (!wait_event_timeout(ub->wait, !ubd_is_copying(ub), UBD_PATIENCE)) {
-		ubd_kill_server(ub);
-		wait_event(ub->wait, !ubd_is_copying(ub));
+	ret = ubd_take_back(ub);
+	if (ret) {
+		mutex_lock(&ub->mutex);
+		ub->stopping = false;
+		ub->draining = false;
+		mutex_unlock(&ub->mutex);
+		goto unlock;
 	}
 	/* The scan's own I/O has just been ended. */
 	cancel_work_sync(&ub->scan_work);
@@ -234,6 +252,7 @@ void ubd_stop(struct ubd_device *ub)
 	put_disk(front);
 unlock:
 	mutex_unlock(&ub->stop_mutex);
+	return ret;
 }
 
 /*
@@ -275,8 +294,11 @@ int ubd_try_stop(struct ubd_device *ub)
 			set_bit(UBD_ST_SHUT, &ub->state);
 		mutex_unlock(&front->open_mutex);
 	}
-	if (!ret)
-		ubd_stop(ub);
+	if (!ret) {
+		ret = ubd_stop(ub);
+		if (ret)
+			clear_bit(UBD_ST_SHUT, &ub->state);
+	}
 	/* Held until here, or another one might have been stopped. */
 	if (front)
 		put_disk(front);

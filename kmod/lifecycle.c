@@ -209,6 +209,8 @@ static bool ubd_is_own_server(struct ubd_device *ub)
  */
 int ubd_delete(struct ubd_device *ub, bool wait)
 {
+	int ret;
+
 	if (test_and_set_bit(UBD_ST_DELETED, &ub->state))
 		return -ENODEV;
 	/* Whoever is about to start or serve it finds it deleted. */
@@ -217,7 +219,12 @@ int ubd_delete(struct ubd_device *ub, bool wait)
 	complete_all(&ub->ready);
 	mutex_unlock(&ub->mutex);
 
-	ubd_stop(ub);
+	ret = ubd_stop(ub);
+	if (ret) {
+		/* Killed while it waited; somebody else may try. */
+		clear_bit(UBD_ST_DELETED, &ub->state);
+		return ret;
+	}
 	ubd_unbind(ub);
 	cdev_device_del(&ub->cdev, &ub->cdev_dev);
 	if (!test_bit(UBD_ST_FRONT, &ub->state))

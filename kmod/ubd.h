@@ -487,7 +487,7 @@ void ubd_delete_all(void);
 
 /* disks.c */
 int ubd_start(struct ubd_device *ub, int pid);
-void ubd_stop(struct ubd_device *ub);
+int ubd_stop(struct ubd_device *ub);
 int ubd_try_stop(struct ubd_device *ub);
 int ubd_update_size(struct ubd_device *ub, u64 sectors);
 bool ubd_is_served(struct ubd_device *ub);

@@ -186,6 +186,13 @@ impl Lender {
     }
 }
 
+impl Drop for Lender {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`, and nobody else has the address.
+        unsafe { libc::munmap(self.descs.cast_mut().cast(), descs_len(DEPTH)) };
+    }
+}
+
 /// A file of the device's size, without a name.
 fn backing() -> Result<File> {
     let path = format!("/tmp/lender-{}", std::process::id());
@@ -267,25 +274,45 @@ impl Held {
         let path = self.device.node();
         let writer = std::thread::spawn(move || write_direct(path, 4096, &[0xa5; 4096]));
         loop {
-            let tag = self.completion(ublk::IO_RES_OK)?;
+            let (_, tag, _) = self.next()?.context("no request came")?;
             if self.lender.desc(tag).op_flags & 0xff == ublk::IO_OP_WRITE {
                 return Ok((tag, writer));
             }
-            // Others look at the disk, too.
-            self.lender.answers[usize::from(tag)] = -libc::EIO;
             self.lender.commit(tag)?;
         }
     }
 
-    /// The tag of the next completion, which must be `want`.
-    fn completion(&mut self, want: i32) -> Result<u16> {
-        let next = self.lender.queue.next(seconds(20))?;
-        let (tag, result) = next.context("nothing completes")?;
-        ensure!(
-            result == want,
-            "tag {tag} ended with {result}, not with {want}"
-        );
-        Ok(tag)
+    /// The next completion: kind, tag and result.
+    fn next(&mut self) -> Result<Option<(u64, u16, i32)>> {
+        let next = self.lender.queue.next_of(seconds(5))?;
+        Ok(next.map(|(of, result)| (of >> 16, of as u16, result)))
+    }
+
+    /// The result of what was asked of a kind. Others look at the disk, too: they get nothing.
+    fn answer(&mut self, of: u64, tag: u16) -> Result<i32> {
+        loop {
+            match self.next()?.context("nothing completes")? {
+                (REQUEST, other, ublk::IO_RES_OK) if (of, tag) != (REQUEST, other) => {
+                    self.lender.answers[usize::from(other)] = -libc::EIO;
+                    self.lender.commit(other)?;
+                }
+                (kind, which, result) if (kind, which) == (of, tag) => return Ok(result),
+                other => bail!("{other:?} completes"),
+            }
+        }
+    }
+
+    /// All tags come back, however many requests are answered before.
+    fn all_end(&mut self) -> Result<()> {
+        let mut live = DEPTH;
+        while live > 0 {
+            match self.next()?.context("not all tags end")? {
+                (REQUEST, _, ublk::IO_RES_ABORT) => live -= 1,
+                (REQUEST, tag, ublk::IO_RES_OK) => self.lender.commit(tag)?,
+                other => bail!("{other:?} completes"),
+            }
+        }
+        Ok(())
     }
 
     /// Runs a command on a buffer.
@@ -296,7 +323,11 @@ impl Held {
             result: 0,
             addr: index,
         };
-        let got = self.lender.queue.now(op, cmd)?;
+        let sqe = command(self.lender.queue.node.as_raw_fd(), op, &cmd, None);
+        let of = REGISTER << 16 | u64::from(tag);
+        // SAFETY: it points to nothing.
+        unsafe { self.lender.queue.push(&sqe.user_data(of)) }?;
+        let got = self.answer(REGISTER, tag)?;
         ensure!(
             got == want,
             "{op:#x} for tag {tag} at {index} got {got}, not {want}"
@@ -376,11 +407,9 @@ pub fn stop_waits() -> Result<()> {
     a_while();
     ensure!(!stop.is_finished(), "STOP did not wait");
     held.commit(tag)?;
+    held.all_end()?;
     stop.join().expect("joining")?;
     ensure!(writer.join().expect("joining").is_err(), "it was stopped");
-    for _ in 0..DEPTH {
-        held.completion(ublk::IO_RES_ABORT)?;
-    }
     held.delete()
 }
 
@@ -419,7 +448,8 @@ pub fn refusals() -> Result<()> {
     for at in [1 << 17, 1 << 24, 1 << 32] {
         let commit = ublk::U_IO_COMMIT_AND_FETCH_REQ;
         held.lender.submit(REQUEST, commit, tag, 4096, Some(at))?;
-        held.completion(-libc::EINVAL)?;
+        let got = held.answer(REQUEST, tag)?;
+        ensure!(got == -libc::EINVAL, "{at:#x} got {got}");
     }
     held.buffer(REG, tag, 7, -libc::EINVAL)?;
     held.commit(tag)?;
@@ -430,16 +460,20 @@ pub fn refusals() -> Result<()> {
 /// A place that is not there and no way out: requests fail, the tags live on.
 pub fn nowhere() -> Result<()> {
     let mut held = Held::start(ublk::F_AUTO_BUF_REG, By::Nowhere)?;
-    for round in 0..3 * DEPTH {
-        let read = read_direct(held.device.node(), 0, 4096);
-        ensure!(read.is_err(), "read {round} came from nowhere");
+    let path = held.device.node();
+    let reader = std::thread::spawn(move || {
+        let read = |_| read_direct(&path, 0, 4096);
+        (0..3 * DEPTH).map(read).filter(Result::is_ok).count()
+    });
+    while !reader.is_finished() {
+        // The ring's thread does the delivering.
+        let next = held.lender.queue.next(Duration::from_millis(20))?;
+        ensure!(next.is_none(), "{next:?} completes");
     }
-    let none = held.lender.queue.next(Duration::ZERO)?;
-    ensure!(none.is_none(), "{none:?}");
+    let read = reader.join().expect("joining");
+    ensure!(read == 0, "{read} reads came from nowhere");
     held.control.stop(held.device.id())?;
-    for _ in 0..DEPTH {
-        held.completion(ublk::IO_RES_ABORT)?;
-    }
+    held.all_end()?;
     held.delete()
 }
 
