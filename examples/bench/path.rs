@@ -56,7 +56,8 @@ impl Path {
             "raw" => {}
             "dm-linear" => self.dm_linear()?,
             "loop" => self.kernel_loop()?,
-            "rublk" => self.rublk()?,
+            "rublk" => self.rublk("")?,
+            "rublk-zc" => self.rublk("--zero-copy")?,
             "mapped" => self.ubd("--bpf-fastpath", mapped(backing))?,
             "worker" => {
                 self.ubd("--bpf-fastpath", &["mapped", "file_worker"])?;
@@ -85,6 +86,7 @@ impl Path {
                 sh(format!("ubd-bpf bind {} by_cookie --cookie 1", self.node))?;
             }
             "noprog" => self.ubd("", &["declined"])?,
+            "zero-copy" => self.ubd("--zero-copy", &["declined"])?,
             _ => bail!("there is no such path"),
         }
         sh("udevadm settle --timeout=60")?;
@@ -121,11 +123,11 @@ impl Path {
         Ok(())
     }
 
-    fn rublk(&mut self) -> Result<()> {
+    fn rublk(&mut self, options: &str) -> Result<()> {
         sh("modprobe ublk_drv; udevadm settle --timeout=60")?;
         // rublk's numbers begin anew with every module that it finds.
         sh(format!(
-            "timeout 120 rublk add loop -n 0 -f {} 2>&1",
+            "timeout 120 rublk add loop -n 0 {options} -f {} 2>&1",
             self.node
         ))?;
         self.undo.push("timeout 120 rublk del -n 0 2>&1".into());

@@ -119,6 +119,15 @@ impl Kernel {
         })
     }
 
+    /// Does it let drivers register buffers with io_uring? It has since 6.15.
+    pub fn registers_buffers(&self) -> bool {
+        let mut numbers = self.version.split(['.', '-']).map(str::parse);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= (6_u32, 15_u32),
+            _ => false,
+        }
+    }
+
     fn custom(rootfs: PathBuf, dir: &Path) -> Result<Kernel> {
         let dir = dir
             .canonicalize()

@@ -15,21 +15,34 @@ pub const SIZES: [u32; 2] = [4096, 65536];
 /// What overheads are above.
 pub const RAW: &str = "raw";
 /// What ubd is compared with, in the table's order.
-pub const PEERS: [&str; 3] = ["dm-linear", "loop", "rublk"];
+pub const PEERS: [&str; 4] = ["dm-linear", "loop", "rublk", "rublk-zc"];
+/// What only kernels have that let drivers register buffers with io_uring.
+pub const ON_NEW: [&str; 2] = ["rublk-zc", "zero-copy"];
 const ON_BLOCK: &[&str] = &[
     RAW,
     "dm-linear",
     "loop",
     "rublk",
+    "rublk-zc",
     "mapped",
     "tracked",
     "cluster",
     "cluster-fixed",
     "declined",
     "noprog",
+    "zero-copy",
 ];
 const ON_FILE: &[&str] = &[
-    RAW, "loop", "rublk", "mapped", "tracked", "worker", "declined", "noprog",
+    RAW,
+    "loop",
+    "rublk",
+    "rublk-zc",
+    "mapped",
+    "tracked",
+    "worker",
+    "declined",
+    "noprog",
+    "zero-copy",
 ];
 
 /// The paths that a backing can have, in the table's order.
@@ -101,9 +114,11 @@ pub fn error(ios: u64) -> f64 {
 }
 
 /// Every cell whose id has one of `filters` in it (all, if there are none), with the raw cells
-/// that they are compared with.
-pub fn plan(filters: &[String]) -> Vec<Cell> {
-    let all: Vec<Cell> = every().collect();
+/// that they are compared with; those of [`ON_NEW`] if the kernel is `new`.
+pub fn plan(filters: &[String], new: bool) -> Vec<Cell> {
+    let all: Vec<Cell> = every()
+        .filter(|cell| new || !ON_NEW.contains(&cell.path))
+        .collect();
     let wanted = |cell: &Cell| {
         let id = cell.id();
         filters.is_empty() || filters.iter().any(|filter| id.contains(filter.as_str()))
@@ -143,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_filter_brings_the_raw_cells_along() {
-        let plan = plan(&["xfs/mapped/randread/4k/io_uring".into()]);
+        let plan = plan(&["xfs/mapped/randread/4k/io_uring".into()], true);
         let ids: Vec<_> = plan.iter().map(Cell::id).collect();
         assert_eq!(
             ids,
@@ -158,8 +173,10 @@ mod tests {
 
     #[test]
     fn no_filter_means_all() {
-        let plan = plan(&[]);
+        let old = plan(&[], false).len();
+        let plan = plan(&[], true);
         assert_eq!(plan.len(), (ON_BLOCK.len() + 2 * ON_FILE.len()) * 12);
+        assert_eq!(old, plan.len() - 3 * ON_NEW.len() * 12);
         assert!(plan.iter().all(|cell| error(cell.ios(false)) <= 100.0));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::cell::{paths, Cell, PATTERNS, RAW};
+use super::cell::{Cell, PATTERNS, RAW};
 use super::results::Results;
 use super::table::{backing_name, thousands};
 
@@ -34,7 +34,7 @@ text { fill: #b1bac4 }
 
 /// Overheads of io_uring at 4 KiB: block device and ext4 file, queue depths 1 and 16.
 pub fn draw(results: &Results, kernel: &str) -> String {
-    let rows = |backing: &str| paths(backing).len() - 1;
+    let rows = |backing: &str| results.paths(backing).count() - 1;
     let heights = ["block", "ext4"].map(|backing| HEAD + rows(backing) as f64 * ROW);
     let height = TITLE + heights.iter().sum::<f64>() + 12.0;
     let mut svg = format!(
@@ -86,10 +86,10 @@ fn cell(backing: &'static str, path: &'static str, rw: &'static str, qd: u32) ->
 }
 
 fn largest(results: &Results, backing: &'static str) -> f64 {
-    let all = paths(backing).iter().flat_map(|path| {
+    let all = results.paths(backing).flat_map(|path| {
         PATTERNS
             .into_iter()
-            .flat_map(|rw| [1, 16].map(|qd| cell(backing, path, rw, qd)))
+            .flat_map(move |rw| [1, 16].map(|qd| cell(backing, path, rw, qd)))
     });
     all.filter_map(|cell| results.overhead(&cell))
         .fold(1.0, f64::max)
@@ -110,8 +110,8 @@ fn panel(
         top + 18.0,
         backing_name(backing)
     );
-    let others = paths(backing).iter().filter(|path| **path != RAW);
-    for (row, &path) in others.enumerate() {
+    let others = results.paths(backing).filter(|path| *path != RAW);
+    for (row, path) in others.enumerate() {
         let y = top + HEAD + row as f64 * ROW;
         let ours = !super::cell::PEERS.contains(&path);
         let _ = writeln!(

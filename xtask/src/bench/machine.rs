@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn groups_cover_the_plan_once() {
-        let plan = plan(&[]);
+        let plan = plan(&[], true);
         let groups = groups(&plan);
         assert_eq!(groups.len(), 6);
         let mut all: Vec<_> = groups.iter().flat_map(|group| &group.cells).collect();

@@ -61,7 +61,7 @@ pub struct BenchArgs {
 
 /// Measures, shows and stores; 1 if something could not be measured.
 pub fn command(kernel: &Kernel, args: BenchArgs) -> Result<u8> {
-    let plan = cell::plan(&args.filter);
+    let plan = cell::plan(&args.filter, kernel.registers_buffers());
     if plan.is_empty() {
         eprintln!(
             "error: no cell has {} in its name; names look like block/mapped/randread/4k/io_uring-1",

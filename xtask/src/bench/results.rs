@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 use serde_json::{json, Value};
 
-use super::cell::{error, Cell, RAW};
+use super::cell::{error, paths, Cell, ON_NEW, RAW};
 
 /// One cell's end.
 #[derive(Clone, Debug)]
@@ -100,10 +100,19 @@ impl Results {
     }
 }
 
+impl Results {
+    /// The paths of a backing that this kernel has, in the table's order.
+    pub fn paths(&self, backing: &str) -> impl Iterator<Item = &'static str> + '_ {
+        let measured = |path: &str| self.cells.iter().any(|(cell, _)| cell.path == path);
+        let all = paths(backing).iter().copied();
+        all.filter(move |path| !ON_NEW.contains(path) || measured(path))
+    }
+}
+
 /// Results with made-up figures, for tests: every cell of the filter, as `insn` says.
 #[cfg(test)]
 pub fn made_up(filter: &str, insn: impl Fn(&Cell) -> Option<f64>) -> Results {
-    let cells = super::cell::plan(&[filter.to_owned()]);
+    let cells = super::cell::plan(&[filter.to_owned()], true);
     let outcome = |cell: &Cell| match insn(cell) {
         Some(insn) => Outcome::Measured { ios: 1000, insn },
         None => Outcome::Failed("it was to fail".into()),
