@@ -53,7 +53,7 @@ fn serve(node: File, log: &Log, last: Option<u32>) -> Result<()> {
                 ensure!(result == ublk::IO_RES_OK, "tag {tag} ended with {result}");
                 // SAFETY: the mapping holds DEPTH descriptors, this one is ours by the completion.
                 let desc = unsafe { descs.cast::<ublk::IoDesc>().add(tag.into()).read_volatile() };
-                seen(log, desc.start_sector, |seen| seen.taken += 1);
+                seen(log, &desc, |seen| seen.taken += 1);
                 taken.push_back((tag, desc));
             }
         }
@@ -66,7 +66,7 @@ fn serve(node: File, log: &Log, last: Option<u32>) -> Result<()> {
         }
         let (tag, desc) = taken.pop_front().context("nothing is in hand")?;
         answered += 1;
-        seen(log, desc.start_sector, |seen| seen.answered += 1);
+        seen(log, &desc, |seen| seen.answered += 1);
         let cmd = queue.cmd(tag, (desc.nr_sectors << 9) as i32);
         queue.submit(ublk::U_IO_COMMIT_AND_FETCH_REQ, cmd, squeue::Flags::empty())?;
     }
@@ -75,8 +75,12 @@ fn serve(node: File, log: &Log, last: Option<u32>) -> Result<()> {
     Ok(())
 }
 
-fn seen(log: &Log, sector: u64, note: fn(&mut Seen)) {
-    note(log.lock().expect("the log").entry(sector).or_default());
+/// Notes what was done with a write; others are udev's reads.
+fn seen(log: &Log, desc: &ublk::IoDesc, note: fn(&mut Seen)) {
+    if desc.op_flags & 0xff == ublk::IO_OP_WRITE {
+        let mut log = log.lock().expect("the log");
+        note(log.entry(desc.start_sector).or_default());
+    }
 }
 
 fn spawn(id: u32, log: &Log, last: Option<u32>) -> Result<JoinHandle<Result<()>>> {
