@@ -9,7 +9,8 @@ use crate::uapi::ublk;
 use nix::sched::{sched_setaffinity, CpuSet};
 use nix::unistd::Pid;
 use std::sync::{mpsc, Arc};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{sleep, Builder, JoinHandle};
+use std::time::Duration;
 
 /// The running queues of a device.
 #[derive(Debug, Default)]
@@ -51,8 +52,13 @@ impl Queues {
         Ok(rx.iter().count() == self.running.len())
     }
 
-    /// Whether a queue has ended with a failure; [`Self::join`] tells it.
+    /// Whether a queue has ended with a failure; [`Self::join`] tells it. At least one must be about
+    /// to end.
     pub(super) fn reap(&mut self) -> bool {
+        // The bell rings a moment before the thread is gone.
+        while !self.running.is_empty() && !self.running.iter().any(JoinHandle::is_finished) {
+            sleep(Duration::from_millis(1));
+        }
         let (ended, running) = self
             .running
             .drain(..)
