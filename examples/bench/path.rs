@@ -85,6 +85,7 @@ impl Path {
                 sh(format!("ubd-bpf bind {} by_cookie --cookie 1", self.node))?;
             }
             "noprog" => self.ubd("", &["declined"])?,
+            "forward" => self.ubd("--forward", &["declined", "forwarded"])?,
             _ => bail!("there is no such path"),
         }
         sh("udevadm settle --timeout=60")?;

@@ -27,9 +27,10 @@ const ON_BLOCK: &[&str] = &[
     "cluster-fixed",
     "declined",
     "noprog",
+    "forward",
 ];
 const ON_FILE: &[&str] = &[
-    RAW, "loop", "rublk", "mapped", "tracked", "worker", "declined", "noprog",
+    RAW, "loop", "rublk", "mapped", "tracked", "worker", "declined", "noprog", "forward",
 ];
 
 /// The paths that a backing can have, in the table's order.
