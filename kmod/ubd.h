@@ -5,7 +5,7 @@
  *	front.c	     bio in, verdict asked, bio mapped / answered / declined
  *	track.c	     tracked bios and the fence
  *	slot.c	     table of backings
- *	file.c	     I/O on regular files;  inline.c by the submitter, worker.c not
+ *	file.c	     I/O on regular files;  inline.c by the submitter, worker.c not; fio.c: their memory
  *	flush.c	     flush fan-out
  *	bpf.c	     struct_ops hook;  prog.c: registry of programs, bindings
  *	queue.c	     hidden blk-mq disk -> daemon
@@ -256,7 +256,7 @@ static inline struct ubd_rq *ubd_rq(struct request *rq)
 	return blk_mq_rq_to_pdu(rq);
 }
 
-/* ---- bios on their way to files (file.c) ---- */
+/* ---- bios on their way to files (fio.c) ---- */
 
 /* Per CPU and device: a few free ones, so that most need no allocation. */
 struct ubd_fio_cache {
@@ -277,7 +277,6 @@ struct ubd_work {
 };
 
 enum ubd_work_kind {
-	UBD_QUICK,		/* does not wait: in batches, by one thread */
 	UBD_READ,		/* may wait for a disk */
 	UBD_WRITE,		/* may wait for a frozen file system */
 };
@@ -398,15 +397,18 @@ void ubd_file_submit(struct ubd_device *ub, struct ubd_slot *slot,
 		     unsigned int flags, struct bio *bio, u64 sector,
 		     int epoch);
 bool ubd_file_touch(struct file *file);
-int ubd_file_init(void);
-void ubd_file_exit(void);
-int ubd_file_init_device(struct ubd_device *ub);
-void ubd_file_exit_device(struct ubd_device *ub);
+
+/* fio.c */
+int ubd_fio_init(void);
+void ubd_fio_exit(void);
+int ubd_fio_init_device(struct ubd_device *ub);
+void ubd_fio_exit_device(struct ubd_device *ub);
 
 /* worker.c */
 int ubd_worker_start(struct ubd_device *ub);
 void ubd_worker_stop(struct ubd_device *ub);
 void ubd_worker_init(struct ubd_worker *worker);
+void ubd_worker_quick(struct ubd_worker *worker, struct ubd_work *work);
 void ubd_worker_queue(struct ubd_worker *worker, struct ubd_work *work,
 		      enum ubd_work_kind kind);
 

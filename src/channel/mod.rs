@@ -15,6 +15,8 @@
 mod buffers;
 mod data;
 mod node;
+mod patience;
+mod pinned;
 mod queue;
 mod request;
 mod signal;

@@ -4,6 +4,8 @@
 use super::buffers::Buffers;
 use super::data::Data;
 use super::node::{CharNode, Descriptors};
+use super::patience::Patience;
+use super::pinned::Pinned;
 use super::request::{Backing, Forward, Handler, Install, Request, Step};
 use super::signal::{Ticket, FUTEX2_FLAGS, FUTEX_BITSET_MATCH_ANY};
 use crate::error::{Context, Error, Kind, Result};
@@ -11,6 +13,7 @@ use crate::uapi::{ubd, ublk, Plain};
 use io_uring::{cqueue, opcode, squeue, types, IoUring};
 use nix::errno::Errno;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// The character node's place among the ring's registered files; those of the
@@ -39,6 +42,7 @@ pub struct Queue<'a> {
     data: Data,
     descriptors: Descriptors,
     buffers: Buffers,
+    pinned: Pinned,
     requests: Vec<Option<Request>>,
     /// What the tags wait for; the ring has its address.
     tickets: Vec<Option<Ticket>>,
@@ -74,6 +78,10 @@ impl<'a> Queue<'a> {
                 .register_buffers_sparse(depth.into())
                 .context(|| "failed to make room for the registered buffers of a queue")?;
         }
+        let pinned = match data {
+            Data::Stays => Pinned::never(depth),
+            _ => Pinned::new(&ring, depth),
+        };
         Ok(Queue {
             ring,
             id,
@@ -82,6 +90,7 @@ impl<'a> Queue<'a> {
             by_hand: HashMap::new(),
             descriptors: node.descriptors(id, depth)?,
             buffers: Buffers::new(depth, info.max_io_buf_bytes)?,
+            pinned,
             requests: vec![None; depth.into()],
             tickets: vec![None; depth.into()],
             installs: vec![None; depth.into()],
@@ -111,12 +120,16 @@ impl<'a> Queue<'a> {
         }
         fetched();
 
+        let mut patience = Patience::begin();
         let mut live = depth;
         while live > 0 {
             self.submit(1)?;
+            let mut requests = 0;
             while let Some(cqe) = self.ended() {
+                requests += u32::from(is_request(&cqe));
                 live -= u16::from(self.complete(&cqe)? == Tag::Ended);
             }
+            patience.learn(requests);
         }
         Ok(())
     }
@@ -296,36 +309,19 @@ impl<'a> Queue<'a> {
         with_len(sqe, to.sectors)
     }
 
-    fn backing(&self, tag: u16, op: &Backing) -> squeue::Entry {
+    fn backing(&mut self, tag: u16, op: &Backing) -> squeue::Entry {
         let place = |file: u32| types::Fixed(file + 1);
-        let req = self.requests[usize::from(tag)].as_ref();
-        let registered = req.is_some_and(|req| self.data.is_registered(req));
         let sqe = match op {
-            // An address in a registered buffer of requests counts from 0.
-            Backing::Read { file, at, buf } if registered => {
-                let (ptr, len) = (buf.start as *mut u8, buf.len() as u32);
-                opcode::ReadFixed::new(place(*file), ptr, len, tag)
-                    .offset(*at)
-                    .build()
-            }
-            Backing::Write {
-                file,
-                at,
-                buf,
-                dsync,
-            } if registered => {
-                let (ptr, len) = (buf.start as *const u8, buf.len() as u32);
-                let flags = if *dsync { libc::RWF_DSYNC } else { 0 };
-                opcode::WriteFixed::new(place(*file), ptr, len, tag)
-                    .offset(*at)
-                    .rw_flags(flags)
-                    .build()
-            }
             Backing::Read { file, at, buf } => {
-                let (ptr, len) = self.buffers.part(tag, buf);
-                opcode::Read::new(place(*file), ptr, len)
-                    .offset(*at)
-                    .build()
+                let (ptr, len, registered) = self.part(tag, buf);
+                match registered {
+                    true => opcode::ReadFixed::new(place(*file), ptr, len, tag)
+                        .offset(*at)
+                        .build(),
+                    false => opcode::Read::new(place(*file), ptr, len)
+                        .offset(*at)
+                        .build(),
+                }
             }
             Backing::Write {
                 file,
@@ -333,12 +329,18 @@ impl<'a> Queue<'a> {
                 buf,
                 dsync,
             } => {
-                let (ptr, len) = self.buffers.part(tag, buf);
+                let (ptr, len, pinned) = self.part(tag, buf);
                 let flags = if *dsync { libc::RWF_DSYNC } else { 0 };
-                opcode::Write::new(place(*file), ptr, len)
-                    .offset(*at)
-                    .rw_flags(flags)
-                    .build()
+                match pinned {
+                    true => opcode::WriteFixed::new(place(*file), ptr, len, tag)
+                        .offset(*at)
+                        .rw_flags(flags)
+                        .build(),
+                    false => opcode::Write::new(place(*file), ptr, len)
+                        .offset(*at)
+                        .rw_flags(flags)
+                        .build(),
+                }
             }
             Backing::Sync { file } => opcode::Fsync::new(place(*file))
                 .flags(types::FsyncFlags::DATASYNC)
@@ -362,6 +364,19 @@ impl<'a> Queue<'a> {
             }
         };
         sqe.user_data(KIND_BACKING << 16 | u64::from(tag))
+    }
+
+    /// Address and length of a part of a tag's data, and whether they are of the ring's registered
+    /// buffer with the tag's number.
+    fn part(&mut self, tag: u16, buf: &Range<usize>) -> (*mut u8, u32, bool) {
+        let req = self.requests[usize::from(tag)].as_ref();
+        if req.is_some_and(|req| self.data.is_registered(req)) {
+            // An address in a registered buffer of requests counts from 0.
+            return (buf.start as *mut u8, buf.len() as u32, true);
+        }
+        let (ptr, len) = self.buffers.part(tag, buf);
+        let pinned = self.pinned.covers(&self.ring, &self.buffers, tag, buf.end);
+        (ptr, len, pinned)
     }
 
     fn wait(&mut self, tag: u16, ticket: Ticket) -> squeue::Entry {
@@ -458,6 +473,12 @@ fn known(errno: Errno) -> Errno {
         Errno::UnknownErrno => Errno::EIO,
         known => known,
     }
+}
+
+/// Whether the driver has handed over a request.
+fn is_request(cqe: &cqueue::Entry) -> bool {
+    let kind = cqe.user_data() >> 16;
+    (kind == KIND_IO_CMD || kind == KIND_FORWARD) && cqe.result() == ublk::IO_RES_OK
 }
 
 fn no_futex(errno: Errno) -> Error {

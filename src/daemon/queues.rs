@@ -106,26 +106,11 @@ fn run(
     if let Err(errno) = sched_setaffinity(Pid::from_raw(0), cpus) {
         log::debug!("queue {id} runs on any CPU: {errno}");
     }
-    be_patient(id);
     let mut queue = Queue::new(node, info, id, &target.files(), handler)?;
     queue.run(move || {
         // Nobody listens any more only when another queue has failed.
         let _ = fetched.send(());
     })
-}
-
-/// Has this thread take no CPU from whoever wakes it, for that may be about to submit more: when
-/// it gets its turn it finds them all. Who waits for one request gives the CPU away by that.
-fn be_patient(id: u16) {
-    // SAFETY: the structure is read, and zeroes are a value of it.
-    let res = unsafe {
-        let param: libc::sched_param = std::mem::zeroed();
-        libc::sched_setscheduler(0, libc::SCHED_BATCH, &param)
-    };
-    if res != 0 {
-        let err = std::io::Error::last_os_error();
-        log::debug!("queue {id} preempts who wakes it: {err}");
-    }
 }
 
 fn end_of(thread: JoinHandle<Result<()>>) -> Result<()> {

@@ -31,6 +31,7 @@ const ON_BLOCK: &[&str] = &[
     "declined",
     "noprog",
     "zero-copy",
+    "forward",
 ];
 const ON_FILE: &[&str] = &[
     RAW,
@@ -43,6 +44,7 @@ const ON_FILE: &[&str] = &[
     "declined",
     "noprog",
     "zero-copy",
+    "forward",
 ];
 
 /// The paths that a backing can have, in the table's order.
