@@ -86,6 +86,7 @@ impl Path {
             }
             "noprog" => self.ubd("", &["declined"])?,
             "zero-copy" => self.ubd("--zero-copy", &["declined"])?,
+            "forward" => self.ubd("--forward", &["declined", "forwarded"])?,
             _ => bail!("there is no such path"),
         }
         sh("udevadm settle --timeout=60")?;

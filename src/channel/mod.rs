@@ -15,6 +15,7 @@
 mod buffers;
 mod data;
 mod node;
+mod patience;
 mod queue;
 mod request;
 mod signal;

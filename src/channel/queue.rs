@@ -4,6 +4,7 @@
 use super::buffers::Buffers;
 use super::data::Data;
 use super::node::{CharNode, Descriptors};
+use super::patience::Patience;
 use super::request::{Backing, Forward, Handler, Install, Request, Step};
 use super::signal::{Ticket, FUTEX2_FLAGS, FUTEX_BITSET_MATCH_ANY};
 use crate::error::{Context, Error, Kind, Result};
@@ -111,12 +112,16 @@ impl<'a> Queue<'a> {
         }
         fetched();
 
+        let mut patience = Patience::begin();
         let mut live = depth;
         while live > 0 {
             self.submit(1)?;
+            let mut requests = 0;
             while let Some(cqe) = self.ended() {
+                requests += u32::from(is_request(&cqe));
                 live -= u16::from(self.complete(&cqe)? == Tag::Ended);
             }
+            patience.learn(requests);
         }
         Ok(())
     }
@@ -458,6 +463,12 @@ fn known(errno: Errno) -> Errno {
         Errno::UnknownErrno => Errno::EIO,
         known => known,
     }
+}
+
+/// Whether the driver has handed over a request.
+fn is_request(cqe: &cqueue::Entry) -> bool {
+    let kind = cqe.user_data() >> 16;
+    (kind == KIND_IO_CMD || kind == KIND_FORWARD) && cqe.result() == ublk::IO_RES_OK
 }
 
 fn no_futex(errno: Errno) -> Error {

@@ -9,7 +9,8 @@ use crate::uapi::ublk;
 use nix::sched::{sched_setaffinity, CpuSet};
 use nix::unistd::Pid;
 use std::sync::{mpsc, Arc};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{sleep, Builder, JoinHandle};
+use std::time::Duration;
 
 /// The running queues of a device.
 #[derive(Debug, Default)]
@@ -51,8 +52,13 @@ impl Queues {
         Ok(rx.iter().count() == self.running.len())
     }
 
-    /// Whether a queue has ended with a failure; [`Self::join`] tells it.
+    /// Whether a queue has ended with a failure; [`Self::join`] tells it. At least one must be about
+    /// to end.
     pub(super) fn reap(&mut self) -> bool {
+        // The bell rings a moment before the thread is gone.
+        while !self.running.is_empty() && !self.running.iter().any(JoinHandle::is_finished) {
+            sleep(Duration::from_millis(1));
+        }
         let (ended, running) = self
             .running
             .drain(..)
@@ -100,26 +106,11 @@ fn run(
     if let Err(errno) = sched_setaffinity(Pid::from_raw(0), cpus) {
         log::debug!("queue {id} runs on any CPU: {errno}");
     }
-    be_patient(id);
     let mut queue = Queue::new(node, info, id, &target.files(), handler)?;
     queue.run(move || {
         // Nobody listens any more only when another queue has failed.
         let _ = fetched.send(());
     })
-}
-
-/// Has this thread take no CPU from whoever wakes it, for that may be about to submit more: when
-/// it gets its turn it finds them all. Who waits for one request gives the CPU away by that.
-fn be_patient(id: u16) {
-    // SAFETY: the structure is read, and zeroes are a value of it.
-    let res = unsafe {
-        let param: libc::sched_param = std::mem::zeroed();
-        libc::sched_setscheduler(0, libc::SCHED_BATCH, &param)
-    };
-    if res != 0 {
-        let err = std::io::Error::last_os_error();
-        log::debug!("queue {id} preempts who wakes it: {err}");
-    }
 }
 
 fn end_of(thread: JoinHandle<Result<()>>) -> Result<()> {

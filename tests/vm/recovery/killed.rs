@@ -38,6 +38,11 @@ fn model(kind: Kind, options: &str) -> Result<()> {
         );
     }
     ensure!(
+        (count["write_forwarded"] > 0) == options.contains("--forward"),
+        "{}",
+        count.summary()
+    );
+    ensure!(
         count["error"] == 0 && count["bad"] == 0,
         "{}",
         count.summary()
@@ -58,6 +63,11 @@ pub fn model_file() -> Result<()> {
 
 pub fn model_user_copy() -> Result<()> {
     model(Kind::FileBuffered, "--user-copy")
+}
+
+/// What is forwarded is neither lost with the daemon nor done again by the next one.
+pub fn model_forward() -> Result<()> {
+    model(Kind::Disk, "--forward")
 }
 
 pub fn fio() -> Result<()> {

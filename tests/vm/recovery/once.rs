@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the servers of a device have been asked for: nothing twice, unless that was wanted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
@@ -20,8 +20,8 @@ use crate::support::io::{open_direct, Aligned};
 use crate::support::{wait_for, Ubd};
 
 const DEPTH: u16 = 8;
-/// Requests of a round: more than tags.
-const WRITERS: u64 = 20;
+/// Requests of a round: the first server answers up to 11, and dies with all tags in hand.
+const WRITERS: u64 = 11 + DEPTH as u64;
 
 /// A request, by its sector, as often as a server has seen and has answered it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -32,57 +32,58 @@ struct Seen {
 
 type Log = Arc<Mutex<BTreeMap<u64, Seen>>>;
 
-/// Serves until `last` requests are answered or the driver takes the tags back; closes everything
-/// then, as if it was killed.
-fn serve(node: File, log: &Log, last: u32) -> Result<()> {
+/// Serves until the driver takes the tags back, answering at once; or, with `last`, until it has
+/// answered so many and has all tags in hand again: then it closes everything, as if it was killed.
+fn serve(node: File, log: &Log, last: Option<u32>) -> Result<()> {
     let descs = map(&node, libc::PROT_READ, descs_len(DEPTH), 0)?;
     let mut queue = Queue::new(node, 0, DEPTH)?;
     for tag in 0..DEPTH {
         queue.fetch(tag)?;
     }
     let (mut answered, mut live) = (0, DEPTH);
-    let mut taken = Vec::new();
+    let mut taken = VecDeque::new();
     while live > 0 {
         match queue.next(Duration::from_millis(100))? {
-            Some((_, ublk::IO_RES_ABORT)) => live -= 1,
+            None => continue,
+            Some((_, ublk::IO_RES_ABORT)) => {
+                live -= 1;
+                continue;
+            }
             Some((tag, result)) => {
                 ensure!(result == ublk::IO_RES_OK, "tag {tag} ended with {result}");
                 // SAFETY: the mapping holds DEPTH descriptors, this one is ours by the completion.
                 let desc = unsafe { descs.cast::<ublk::IoDesc>().add(tag.into()).read_volatile() };
-                log.lock()
-                    .expect("the log")
-                    .entry(desc.start_sector)
-                    .or_default()
-                    .taken += 1;
-                taken.push((tag, desc));
-                continue;
+                seen(log, &desc, |seen| seen.taken += 1);
+                taken.push_back((tag, desc));
             }
-            None => {}
         }
-        // It answers only when all tags are taken or no more come, so that it dies with some.
-        while answered < last {
-            let Some((tag, desc)) = taken.pop() else {
-                break;
-            };
-            answered += 1;
-            log.lock()
-                .expect("the log")
-                .entry(desc.start_sector)
-                .or_default()
-                .answered += 1;
-            let cmd = queue.cmd(tag, (desc.nr_sectors << 9) as i32);
-            queue.submit(ublk::U_IO_COMMIT_AND_FETCH_REQ, cmd, squeue::Flags::empty())?;
+        // With all tags in hand, nothing can come that it would not know of.
+        if last.is_some() && taken.len() < DEPTH.into() {
+            continue;
         }
-        if answered == last && taken.len() as u16 + live >= DEPTH && !taken.is_empty() {
+        if last == Some(answered) {
             break;
         }
+        let (tag, desc) = taken.pop_front().context("nothing is in hand")?;
+        answered += 1;
+        seen(log, &desc, |seen| seen.answered += 1);
+        let cmd = queue.cmd(tag, (desc.nr_sectors << 9) as i32);
+        queue.submit(ublk::U_IO_COMMIT_AND_FETCH_REQ, cmd, squeue::Flags::empty())?;
     }
     // SAFETY: mapped above, not used any more.
     unsafe { libc::munmap(descs, descs_len(DEPTH)) };
     Ok(())
 }
 
-fn spawn(id: u32, log: &Log, last: u32) -> Result<JoinHandle<Result<()>>> {
+/// Notes what was done with a write; others are udev's reads.
+fn seen(log: &Log, desc: &ublk::IoDesc, note: fn(&mut Seen)) {
+    if desc.op_flags & 0xff == ublk::IO_OP_WRITE {
+        let mut log = log.lock().expect("the log");
+        note(log.entry(desc.start_sector).or_default());
+    }
+}
+
+fn spawn(id: u32, log: &Log, last: Option<u32>) -> Result<JoinHandle<Result<()>>> {
     let (node, log) = (open_node(id)?, log.clone());
     Ok(std::thread::spawn(move || serve(node, &log, last)))
 }
@@ -97,15 +98,15 @@ fn rounds(flags: u64, check: fn(Seen, Seen, bool) -> bool) -> Result<()> {
             queues: 1,
             depth: DEPTH,
             max_io_bytes: IO_BYTES as u32,
-            flags: ublk::F_USER_RECOVERY | flags,
+            // A scan that waits for this server would keep the writers from opening the disk.
+            flags: ublk::F_USER_RECOVERY | ublk::F_NO_AUTO_PART_SCAN | flags,
             ..AddRequest::default()
         })?;
         let ubd = Ubd::adopt(info.dev_id);
         control.set_params(ubd.id(), &params())?;
         let (first, second) = (Log::default(), Log::default());
-        let last = rng.u32(0..12);
-        let server = spawn(ubd.id(), &first, last)?;
-        // No partition scan in the log.
+        let last = rng.u32(0..=11);
+        let server = spawn(ubd.id(), &first, Some(last))?;
         control.start(ubd.id(), std::process::id())?;
         let node = open_direct(ubd.node(), true)?;
         let writers: Vec<_> = (0..WRITERS)
@@ -122,7 +123,7 @@ fn rounds(flags: u64, check: fn(Seen, Seen, bool) -> bool) -> Result<()> {
             ubd.attr("ubd/state").is_ok_and(|state| state == "quiesced")
         })?;
         control.start_recovery(ubd.id())?;
-        let server = spawn(ubd.id(), &second, u32::MAX)?;
+        let server = spawn(ubd.id(), &second, None)?;
         control.end_recovery(ubd.id(), std::process::id())?;
         let ended: Vec<bool> = writers
             .into_iter()

@@ -30,6 +30,7 @@ const ON_BLOCK: &[&str] = &[
     "declined",
     "noprog",
     "zero-copy",
+    "forward",
 ];
 const ON_FILE: &[&str] = &[
     RAW,
@@ -41,6 +42,7 @@ const ON_FILE: &[&str] = &[
     "declined",
     "noprog",
     "zero-copy",
+    "forward",
 ];
 
 /// The paths that a backing can have, in the table's order.

@@ -97,6 +97,14 @@ const TARGETS: &[Target] = &[
         qd1: &[Of(1.0, "rublk")],
         qd16: &[Of(1.0, "rublk")],
     },
+    Target {
+        what: "declined, forwarded",
+        backings: ANY,
+        path: "forward",
+        patterns: &PATTERNS,
+        qd1: &[Of(0.7, "rublk")],
+        qd16: &[Of(0.7, "rublk")],
+    },
 ];
 
 /// What the front disk may add when no program is bound.
