@@ -34,8 +34,11 @@ int ubd_check_flags(u64 *flags)
 	}
 	if (!(*flags & UBLK_F_UNPRIVILEGED_DEV))
 		return -EPERM;
-	/* Memory of a request that it does not fill would be shown. */
-	if (*flags & UBD_LENDING)
+	/*
+	 * Memory of a request that it does not fill would be shown; and who
+	 * lets a request wait could not be told.
+	 */
+	if (*flags & (UBD_LENDING | UBLK_F_BATCH_IO))
 		return -EINVAL;
 	/* Nobody should have to wait for a next server that never comes. */
 	*flags &= ~recovery;

@@ -145,7 +145,7 @@ static bool ubd_may_serve(struct ubd_io *io, struct io_uring_cmd *cmd)
  * the same task and ring are delivered together.
  */
 /* Both START and END_USER_RECOVERY may be waiting for that. */
-static void ubd_all_ready(struct ubd_device *ub)
+void ubd_all_ready(struct ubd_device *ub)
 {
 	complete_all(&ub->ready);
 	wake_up(&ub->wait);
@@ -304,6 +304,8 @@ static int ubd_ch_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 		return -EINVAL;
 	tag = array_index_nospec(tag, q->depth);
 	io = &q->ios[tag];
+	if (q->batches && cmd->cmd_op != UBLK_U_IO_REGISTER_IO_BUF)
+		return -EOPNOTSUPP;
 	may = ubd_may_serve(io, cmd);
 	if (ubd_auto_registers(ub) && (cmd->cmd_op == UBLK_U_IO_FETCH_REQ ||
 	    cmd->cmd_op == UBLK_U_IO_COMMIT_AND_FETCH_REQ)) {
@@ -348,16 +350,32 @@ static void ubd_ch_cancel(struct io_uring_cmd *cmd, unsigned int issue_flags)
 {
 	struct ubd_cmd_pdu *pdu = ubd_cmd_pdu(cmd);
 
-	ubd_task_lost(pdu->q, pdu->io);
-	if (ubd_take_command(pdu->io, cmd))
+	if (!pdu->io) {
+		/* What its task has taken, others may answer. */
+		cmd = ubd_batch_take(pdu->q, cmd);
+	} else {
+		ubd_task_lost(pdu->q, pdu->io);
+		cmd = ubd_take_command(pdu->io, cmd);
+	}
+	if (cmd)
 		ubd_cmd_done(cmd, UBLK_IO_RES_ABORT, issue_flags);
 }
 
 static int ubd_ch_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 {
+	struct ubd_device *ub = cmd->file->private_data;
+
 	if (unlikely(issue_flags & IO_URING_F_CANCEL)) {
 		ubd_ch_cancel(cmd, issue_flags);
 		return 0;
+	}
+	switch (cmd->cmd_op) {
+	case UBLK_U_IO_PREP_IO_CMDS:
+	case UBLK_U_IO_COMMIT_IO_CMDS:
+	case UBLK_U_IO_FETCH_IO_CMDS:
+		if (!(ub->info.flags & UBLK_F_BATCH_IO))
+			return -EOPNOTSUPP;
+		return ubd_batch_cmd(ub, cmd, issue_flags);
 	}
 	/* From an io-wq thread: back to the task that serves the queue. */
 	if (unlikely(issue_flags & IO_URING_F_UNLOCKED)) {

@@ -9,7 +9,10 @@
 struct ubd_cmd_pdu {
 	struct ubd_queue *q;
 	struct ubd_io *io;
-	struct io_uring_cmd *next;	/* of those that are about to end */
+	struct io_uring_cmd *next;	/* of those that are about to end, or idle */
+	/* Only of a FETCH_IO_CMDS, which has no tag: */
+	u16 group;			/* of provided buffers */
+	bool idle;			/* in q->fetches; q->fetch_lock */
 };
 
 static inline struct ubd_cmd_pdu *ubd_cmd_pdu(struct io_uring_cmd *cmd)
@@ -38,6 +41,17 @@ static inline bool ubd_maps_data(struct ubd_device *ub)
 {
 	return !(ub->info.flags & UBD_LENDING);
 }
+
+/* batch.c */
+int ubd_batch_cmd(struct ubd_device *ub, struct io_uring_cmd *cmd,
+		  unsigned int issue_flags);
+void ubd_batch_queue(struct ubd_queue *q, struct ubd_io *io);
+struct io_uring_cmd *ubd_batch_take(struct ubd_queue *q,
+				    struct io_uring_cmd *cmd);
+
+/* queue.c */
+bool ubd_hand_data(struct ubd_queue *q, struct ubd_io *io, struct request *rq,
+		   struct io_uring_cmd *cmd, unsigned int issue_flags);
 
 /* zerocopy.c */
 int ubd_auto_addr(struct io_uring_cmd *cmd, u64 *addr);
@@ -89,5 +103,8 @@ int ubd_io_hold(struct ubd_queue *q, struct ubd_io *io,
 int ubd_forward(struct ubd_queue *q, struct ubd_io *io,
 		struct io_uring_cmd *cmd, u32 slot, u64 sector,
 		unsigned int issue_flags);
+
+/* channel.c */
+void ubd_all_ready(struct ubd_device *ub);
 
 #endif /* UBD_CHANNEL_H */

@@ -100,6 +100,30 @@ static inline int ubd_unregister_request(struct io_uring_cmd *cmd,
 {
 	return -EOPNOTSUPP;
 }
+
+/* Nor has it multishot commands. */
+struct io_br_sel {
+	union {
+		void __user *addr;
+		ssize_t val;
+	};
+};
+
+#define IORING_URING_CMD_MULTISHOT	(1U << 1)
+
+static inline struct io_br_sel
+io_uring_cmd_buffer_select(struct io_uring_cmd *cmd, unsigned int group,
+			   size_t *len, unsigned int issue_flags)
+{
+	return (struct io_br_sel) { .val = -EOPNOTSUPP };
+}
+
+static inline bool io_uring_mshot_cmd_post_cqe(struct io_uring_cmd *cmd,
+					       struct io_br_sel *sel,
+					       unsigned int issue_flags)
+{
+	return true;
+}
 #else
 #define UBD_HAS_BUFFERS	true
 #define ubd_register_request	io_buffer_register_request

@@ -36,8 +36,11 @@ static bool ubd_flags_ok(u64 *flags)
 			UBLK_F_USER_RECOVERY_FAIL_IO;
 
 	/* Who copies by itself gets nothing copied, now or later. */
-	if (*flags & UBD_LENDING)
-		*flags &= ~UBLK_F_NEED_GET_DATA;
+	if (*flags & (UBD_LENDING | UBLK_F_BATCH_IO))
+		*flags &= ~(u64)UBLK_F_NEED_GET_DATA;
+	/* Any task serves any tag. */
+	if (*flags & UBLK_F_BATCH_IO)
+		*flags &= ~UBLK_F_PER_IO_DAEMON;
 	if (!(*flags & UBLK_F_USER_RECOVERY)) {
 		*flags &= ~UBLK_F_QUIESCE;
 		return !(*flags & how);

@@ -25,6 +25,29 @@
 #include "ubd.h"
 #include "channel.h"
 
+/*
+ * The request's data goes along, its descriptor is filled in; the tag is
+ * COPYING. False: it cannot be had.
+ */
+bool ubd_hand_data(struct ubd_queue *q, struct ubd_io *io, struct request *rq,
+		   struct io_uring_cmd *cmd, unsigned int issue_flags)
+{
+	struct ubd_device *ub = q->ub;
+	bool data = req_op(rq) == REQ_OP_WRITE && ubd_maps_data(ub);
+
+	io->needs_data = data && ub->info.flags & UBLK_F_NEED_GET_DATA;
+	if (data && !io->needs_data &&
+	    ubd_copy(rq, io->addr, blk_rq_bytes(rq), true) < blk_rq_bytes(rq))
+		return false;
+	if (q->lends) {
+		refcount_set(&ubd_rq(rq)->refs, 1);
+		ubd_rq(rq)->dropped = false;
+	}
+	ubd_fill_desc(q, io, rq);
+	return !ubd_auto_registers(ub) ||
+	       ubd_buffer_lend(q, io, rq, cmd, issue_flags);
+}
+
 /* Task work, in the daemon: hand one request over. */
 static void ubd_deliver(struct ubd_queue *q, struct ubd_io *io, bool dead,
 			unsigned int issue_flags)
@@ -33,8 +56,7 @@ static void ubd_deliver(struct ubd_queue *q, struct ubd_io *io, bool dead,
 	struct io_uring_cmd *cmd;
 	struct request *rq;
 	int res = UBLK_IO_RES_ABORT;
-	bool failed = false;
-	bool data;
+	bool failed;
 
 	spin_lock(&io->lock);
 	cmd = io->cmd;
@@ -44,19 +66,7 @@ static void ubd_deliver(struct ubd_queue *q, struct ubd_io *io, bool dead,
 	io->state = UBD_IO_COPYING;
 	spin_unlock(&io->lock);
 
-	data = req_op(rq) == REQ_OP_WRITE && ubd_maps_data(ub);
-	io->needs_data = data && ub->info.flags & UBLK_F_NEED_GET_DATA;
-	if (data && !io->needs_data)
-		failed = ubd_copy(rq, io->addr, blk_rq_bytes(rq), true) <
-			 blk_rq_bytes(rq);
-	if (q->lends) {
-		refcount_set(&ubd_rq(rq)->refs, 1);
-		ubd_rq(rq)->dropped = false;
-	}
-	if (!failed)
-		ubd_fill_desc(q, io, rq);
-	if (ubd_auto_registers(ub))
-		failed = !ubd_buffer_lend(q, io, rq, cmd, issue_flags);
+	failed = !ubd_hand_data(q, io, rq, cmd, issue_flags);
 
 	spin_lock(&io->lock);
 	if (ub->aborting || q->dead)
@@ -149,7 +159,9 @@ static blk_status_t ubd_queue_rq(struct blk_mq_hw_ctx *hctx,
 	 * One task work for all that is pending: who finds the list empty
 	 * sends it. Its command cannot go before: only that work ends it.
 	 */
-	if (unlikely(io->alone))
+	if (q->batches)
+		ubd_batch_queue(q, io);
+	else if (unlikely(io->alone))
 		ubd_cmd_in_task(cmd, ubd_deliver_alone);
 	else if (llist_add(&io->node, &q->pending))
 		ubd_cmd_in_task(cmd, ubd_deliver_pending);
@@ -190,7 +202,7 @@ static enum blk_eh_timer_return ubd_timeout(struct request *rq)
 	io = &q->ios[tag];
 	/* As long as it has the request, its task is there. */
 	spin_lock(&io->lock);
-	if (io->req == rq && io->state == UBD_IO_SERVER) {
+	if (io->req == rq && io->state == UBD_IO_SERVER && io->task) {
 		gone = io->task->flags & PF_EXITING;
 		if (!gone && ubd_is_unprivileged(q->ub))
 			send_sig(SIGKILL, io->task, 1);
@@ -304,6 +316,10 @@ struct io_uring_cmd *ubd_take_commands(struct ubd_device *ub)
 			ubd_cmd_pdu(cmd)->next = list;
 			list = cmd;
 		}
+		while ((cmd = ubd_batch_take(q, NULL))) {
+			ubd_cmd_pdu(cmd)->next = list;
+			list = cmd;
+		}
 	}
 	return list;
 }
@@ -344,6 +360,8 @@ int ubd_queues_alloc(struct ubd_device *ub)
 		q->q_id = i;
 		q->depth = depth;
 		q->lends = ub->info.flags & UBD_LENDING;
+		q->batches = ub->info.flags & UBLK_F_BATCH_IO;
+		spin_lock_init(&q->fetch_lock);
 		init_llist_head(&q->pending);
 		for (tag = 0; tag < depth; tag++)
 			spin_lock_init(&q->ios[tag].lock);
@@ -368,6 +386,13 @@ void ubd_queue_reset(struct ubd_queue *q)
 		io->task = NULL;
 		io->lost = false;
 		io->has_buffer = false;
+		/* No command has ended with it. */
+		if (q->batches)
+			io->state = UBD_IO_NONE;
+	}
+	if (q->batches) {
+		llist_del_all(&q->pending);
+		q->backlog = NULL;
 	}
 	q->daemon = NULL;
 	q->ring = NULL;

@@ -10,7 +10,7 @@
  *	bpf.c	     struct_ops hook;  prog.c: registry of programs, bindings
  *	queue.c	     hidden blk-mq disk -> daemon
  *	request.c    what a request tells the daemon, and how it ends
- *	channel.c    /dev/ubdcN: FETCH, COMMIT, mmap, cancel
+ *	channel.c    /dev/ubdcN: FETCH, COMMIT, mmap, cancel;  batch.c: many at once
  *	forward.c    FORWARD: the driver does a declined request's I/O
  *	copy.c	     a request's data, to the server and back;  zerocopy.c: shared
  *	recover.c    a server is lost, quiesced, followed by another
@@ -51,7 +51,8 @@
 	 UBLK_F_USER_RECOVERY_REISSUE | UBLK_F_USER_RECOVERY_FAIL_IO | \
 	 UBLK_F_UPDATE_SIZE | UBLK_F_QUIESCE | UBLK_F_NO_AUTO_PART_SCAN | \
 	 UBLK_F_USER_COPY | UBLK_F_NEED_GET_DATA | UBLK_F_UNPRIVILEGED_DEV | \
-	 (UBD_HAS_BUFFERS ? UBLK_F_SUPPORT_ZERO_COPY | UBLK_F_AUTO_BUF_REG : 0))
+	 (UBD_HAS_BUFFERS ? UBLK_F_SUPPORT_ZERO_COPY | UBLK_F_AUTO_BUF_REG | \
+			    UBLK_F_BATCH_IO : 0))
 
 /* The server gets at requests in ways that may outlast its COMMIT. */
 #define UBD_LENDING \
@@ -222,6 +223,12 @@ struct ubd_queue {
 	void *ring;			/* its io_uring instance */
 	struct ublksrv_io_desc *descs;	/* mmapped read-only by the server */
 	struct llist_head pending;	/* ios that wait for task work */
+	/* Only with BATCH_IO; see batch.c */
+	bool batches;
+	bool fetching;			/* a FETCH delivers; fetch_lock */
+	spinlock_t fetch_lock;
+	struct io_uring_cmd *fetches;	/* the idle ones; fetch_lock */
+	struct llist_node *backlog;	/* ios, of who is fetching */
 	struct ubd_io ios[];
 };
 

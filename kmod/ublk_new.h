@@ -26,6 +26,9 @@
 #ifndef UBLK_F_BUF_REG_OFF_DAEMON
 #define UBLK_F_BUF_REG_OFF_DAEMON	(1ULL << 14)
 #endif
+#ifndef UBLK_F_BATCH_IO
+#define UBLK_F_BATCH_IO			(1ULL << 15)
+#endif
 #ifndef UBLK_F_SAFE_STOP_DEV
 #define UBLK_F_SAFE_STOP_DEV		(1ULL << 17)
 #endif
@@ -48,6 +51,32 @@
 #endif
 #ifndef UBLK_U_IO_UNREGISTER_IO_BUF
 #define UBLK_U_IO_UNREGISTER_IO_BUF	_IOWR('u', 0x24, struct ublksrv_io_cmd)
+#endif
+
+/* BATCH_IO: commands of a queue; sqe->addr is an array of elements. */
+#ifndef UBLK_U_IO_PREP_IO_CMDS
+#define UBLK_U_IO_PREP_IO_CMDS		_IOWR('u', 0x25, struct ublk_batch_io)
+#define UBLK_U_IO_COMMIT_IO_CMDS	_IOWR('u', 0x26, struct ublk_batch_io)
+#define UBLK_U_IO_FETCH_IO_CMDS		_IOWR('u', 0x27, struct ublk_batch_io)
+
+struct ublk_batch_io {
+	__u16 q_id;
+#define UBLK_BATCH_F_HAS_ZONE_LBA		(1 << 0)
+#define UBLK_BATCH_F_HAS_BUF_ADDR		(1 << 1)
+#define UBLK_BATCH_F_AUTO_BUF_REG_FALLBACK	(1 << 2)
+	__u16 flags;
+	__u16 nr_elem;
+	__u8 elem_bytes;
+	__u8 reserved;
+	__u64 reserved2;
+};
+
+/* Followed by a u64 buffer address, if the flag says so. */
+struct ublk_elem_header {
+	__u16 tag;
+	__u16 buf_index;	/* with AUTO_BUF_REG */
+	__s32 result;		/* of COMMIT */
+};
 #endif
 
 /* AUTO_BUF_REG: sqe->addr is an index and, from bit 16 on, flags. */

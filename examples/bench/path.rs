@@ -56,8 +56,7 @@ impl Path {
             "raw" => {}
             "dm-linear" => self.dm_linear()?,
             "loop" => self.kernel_loop()?,
-            "rublk" => self.rublk("")?,
-            "rublk-zc" => self.rublk("--zero-copy")?,
+            "rublk" => self.rublk()?,
             "mapped" => self.ubd("--bpf-fastpath", mapped(backing))?,
             "worker" => {
                 self.ubd("--bpf-fastpath", &["mapped", "file_worker"])?;
@@ -124,11 +123,11 @@ impl Path {
         Ok(())
     }
 
-    fn rublk(&mut self, options: &str) -> Result<()> {
+    fn rublk(&mut self) -> Result<()> {
         sh("modprobe ublk_drv; udevadm settle --timeout=60")?;
         // rublk's numbers begin anew with every module that it finds.
         sh(format!(
-            "timeout 120 rublk add loop -n 0 {options} -f {} 2>&1",
+            "timeout 120 rublk add loop -n 0 -f {} 2>&1",
             self.node
         ))?;
         self.undo.push("timeout 120 rublk del -n 0 2>&1".into());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Commands that are wrong, not allowed, or come all at once.
 
+mod batch;
 mod channel;
 mod commands;
 mod modes;
@@ -108,6 +109,26 @@ pub const TESTS: &[Test] = &[
     Test {
         name: "channel/bad_buffer",
         run: channel::bad_buffer,
+    },
+    Test {
+        name: "batch/copied",
+        run: batch::copied,
+    },
+    Test {
+        name: "batch/by_driver",
+        run: batch::by_driver,
+    },
+    Test {
+        name: "batch/little_room",
+        run: batch::little_room,
+    },
+    Test {
+        name: "batch/two_rings",
+        run: batch::two_rings,
+    },
+    Test {
+        name: "batch/refusals",
+        run: batch::refusals,
     },
     Test {
         name: "zerocopy/by_driver",

@@ -22,7 +22,7 @@ use crate::support::{seconds, Skip, Ubd};
 const NOWHERE: u64 = 0xffff;
 
 /// Skips unless the driver has all of `flags`.
-fn need(flags: u64) -> Result<Control> {
+pub fn need(flags: u64) -> Result<Control> {
     let control = Control::open()?;
     if control.ublk_features()? & flags != flags {
         let why = "this kernel does not let drivers register buffers";
@@ -194,7 +194,7 @@ impl Drop for Lender {
 }
 
 /// A file of the device's size, without a name.
-fn backing() -> Result<File> {
+pub fn backing() -> Result<File> {
     let path = format!("/tmp/lender-{}", std::process::id());
     let file = File::options()
         .read(true)

@@ -15,15 +15,14 @@ pub const SIZES: [u32; 2] = [4096, 65536];
 /// What overheads are above.
 pub const RAW: &str = "raw";
 /// What ubd is compared with, in the table's order.
-pub const PEERS: [&str; 4] = ["dm-linear", "loop", "rublk", "rublk-zc"];
+pub const PEERS: [&str; 3] = ["dm-linear", "loop", "rublk"];
 /// What only kernels have that let drivers register buffers with io_uring.
-pub const ON_NEW: [&str; 2] = ["rublk-zc", "zero-copy"];
+pub const ON_NEW: [&str; 1] = ["zero-copy"];
 const ON_BLOCK: &[&str] = &[
     RAW,
     "dm-linear",
     "loop",
     "rublk",
-    "rublk-zc",
     "mapped",
     "tracked",
     "cluster",
@@ -37,7 +36,6 @@ const ON_FILE: &[&str] = &[
     RAW,
     "loop",
     "rublk",
-    "rublk-zc",
     "mapped",
     "tracked",
     "worker",
