@@ -6,6 +6,7 @@
 #include <linux/slab.h>
 
 #include "ubd.h"
+#include "channel.h"
 
 static atomic_t ubd_nr_unprivileged = ATOMIC_INIT(0);
 static DEFINE_IDR(ubd_idr);
