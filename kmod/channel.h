@@ -45,6 +45,10 @@ static inline bool ubd_maps_data(struct ubd_device *ub)
 /* batch.c */
 int ubd_batch_cmd(struct ubd_device *ub, struct io_uring_cmd *cmd,
 		  unsigned int issue_flags);
+
+/* fetch.c */
+int ubd_batch_fetch(struct ubd_queue *q, struct io_uring_cmd *cmd,
+		    const struct ublk_batch_io *batch, unsigned int issue_flags);
 void ubd_batch_queue(struct ubd_queue *q, struct ubd_io *io);
 struct io_uring_cmd *ubd_batch_take(struct ubd_queue *q,
 				    struct io_uring_cmd *cmd);
@@ -73,6 +77,12 @@ static inline bool ubd_auto_registers(struct ubd_device *ub)
 static inline bool ubd_has_data(struct request *rq)
 {
 	return req_op(rq) == REQ_OP_READ || req_op(rq) == REQ_OP_WRITE;
+}
+
+static inline struct ublksrv_io_desc *ubd_desc(struct ubd_queue *q,
+					       unsigned int tag)
+{
+	return q->descs + (size_t)tag * q->desc_bytes;
 }
 
 /* request.c */

@@ -10,7 +10,7 @@
  *	bpf.c	     struct_ops hook;  prog.c: registry of programs, bindings
  *	queue.c	     hidden blk-mq disk -> daemon
  *	request.c    what a request tells the daemon, and how it ends
- *	channel.c    /dev/ubdcN: FETCH, COMMIT, mmap, cancel;  batch.c: many at once
+ *	channel.c    /dev/ubdcN: FETCH, COMMIT, mmap, cancel;  batch.c, fetch.c: many
  *	forward.c    FORWARD: the driver does a declined request's I/O
  *	copy.c	     a request's data, to the server and back;  zerocopy.c: shared
  *	recover.c    a server is lost, quiesced, followed by another
@@ -51,6 +51,7 @@
 	 UBLK_F_USER_RECOVERY_REISSUE | UBLK_F_USER_RECOVERY_FAIL_IO | \
 	 UBLK_F_UPDATE_SIZE | UBLK_F_QUIESCE | UBLK_F_NO_AUTO_PART_SCAN | \
 	 UBLK_F_USER_COPY | UBLK_F_NEED_GET_DATA | UBLK_F_UNPRIVILEGED_DEV | \
+	 UBLK_F_IO_DESC_SIZE | \
 	 (UBD_HAS_BUFFERS ? UBLK_F_SUPPORT_ZERO_COPY | UBLK_F_AUTO_BUF_REG | \
 			    UBLK_F_BATCH_IO : 0))
 
@@ -221,9 +222,10 @@ struct ubd_queue {
 	atomic_t lent;			/* borrowed and not returned */
 	struct task_struct *daemon;	/* of the first FETCH: most tags are its */
 	void *ring;			/* its io_uring instance */
-	struct ublksrv_io_desc *descs;	/* mmapped read-only by the server */
+	void *descs;			/* mmapped read-only by the server */
+	u16 desc_bytes;			/* from one to the next */
 	struct llist_head pending;	/* ios that wait for task work */
-	/* Only with BATCH_IO; see batch.c */
+	/* Only with BATCH_IO; see fetch.c */
 	bool batches;
 	bool fetching;			/* a FETCH delivers; fetch_lock */
 	spinlock_t fetch_lock;
@@ -454,7 +456,7 @@ void ubd_task_lost(struct ubd_queue *q, struct ubd_io *io);
 bool ubd_server_is_busy(struct ubd_device *ub);
 struct io_uring_cmd *ubd_take_commands(struct ubd_device *ub);
 void ubd_end_commands(struct io_uring_cmd *list);
-size_t ubd_descs_size(u16 depth);
+size_t ubd_descs_size(struct ubd_device *ub, u16 depth);
 
 /* channel.c */
 extern const struct file_operations ubd_ch_fops;
