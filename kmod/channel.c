@@ -63,7 +63,7 @@ static int ubd_ch_release(struct inode *inode, struct file *file)
 static int ubd_ch_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct ubd_device *ub = file->private_data;
-	unsigned long stride = ubd_descs_size(UBLK_MAX_QUEUE_DEPTH);
+	unsigned long stride = ubd_descs_size(ub, UBLK_MAX_QUEUE_DEPTH);
 	unsigned long off = vma->vm_pgoff << PAGE_SHIFT;
 	unsigned long size = vma->vm_end - vma->vm_start;
 	unsigned long nr = off / stride;
@@ -72,7 +72,7 @@ static int ubd_ch_mmap(struct file *file, struct vm_area_struct *vma)
 	if (vma->vm_flags & VM_WRITE)
 		return -EPERM;
 	if (off % stride || nr >= ub->info.nr_hw_queues ||
-	    size != ubd_descs_size(ub->info.queue_depth))
+	    size != ubd_descs_size(ub, ub->info.queue_depth))
 		return -EINVAL;
 
 	mm = cmpxchg(&ub->server_mm, NULL, current->mm);

@@ -44,9 +44,10 @@ struct ubd_queue {
 	atomic_t lent;			/* borrowed and not returned */
 	struct task_struct *daemon;	/* of the first FETCH: most tags are its */
 	void *ring;			/* its io_uring instance */
-	struct ublksrv_io_desc *descs;	/* mmapped read-only by the server */
+	void *descs;			/* mmapped read-only by the server */
+	u16 desc_bytes;			/* from one to the next */
 	struct llist_head pending;	/* ios that wait for task work */
-	/* Only with BATCH_IO; see batch.c */
+	/* Only with BATCH_IO; see fetch.c */
 	bool batches;
 	bool fetching;			/* a FETCH delivers; fetch_lock */
 	spinlock_t fetch_lock;
@@ -63,7 +64,7 @@ struct ubd_forwarding {
 	struct page *page;		/* pinned, of the word below; or NULL */
 	struct ubd_install word;
 	union {
-		struct work_struct work; /* to install it; may sleep: on ub->wq */
+		struct work_struct work; /* to install it; may sleep: on ub->end_wq */
 		struct request *next;	/* done, in struct ubd_forward_plug */
 	};
 	struct bio clone;		/* of the first bio */
@@ -126,6 +127,12 @@ static inline bool ubd_has_data(struct request *rq)
 	return req_op(rq) == REQ_OP_READ || req_op(rq) == REQ_OP_WRITE;
 }
 
+static inline struct ublksrv_io_desc *ubd_desc(struct ubd_queue *q,
+					       unsigned int tag)
+{
+	return q->descs + (size_t)tag * q->desc_bytes;
+}
+
 /* queue.c */
 extern const struct blk_mq_ops ubd_mq_ops;
 int ubd_queues_alloc(struct ubd_device *ub);
@@ -138,7 +145,7 @@ void ubd_task_lost(struct ubd_queue *q, struct ubd_io *io);
 bool ubd_server_is_busy(struct ubd_device *ub);
 struct io_uring_cmd *ubd_take_commands(struct ubd_device *ub);
 void ubd_end_commands(struct io_uring_cmd *list);
-size_t ubd_descs_size(u16 depth);
+size_t ubd_descs_size(struct ubd_device *ub, u16 depth);
 
 /* request.c */
 void ubd_acct_start(struct ubd_device *ub, struct request *rq);
@@ -188,6 +195,10 @@ int ubd_buffer_unregister(struct ubd_device *ub, struct io_uring_cmd *cmd,
 /* batch.c */
 int ubd_batch_cmd(struct ubd_device *ub, struct io_uring_cmd *cmd,
 		  unsigned int issue_flags);
+
+/* fetch.c */
+int ubd_batch_fetch(struct ubd_queue *q, struct io_uring_cmd *cmd,
+		    const struct ublk_batch_io *batch, unsigned int issue_flags);
 void ubd_batch_queue(struct ubd_queue *q, struct ubd_io *io);
 struct io_uring_cmd *ubd_batch_take(struct ubd_queue *q,
 				    struct io_uring_cmd *cmd);

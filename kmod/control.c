@@ -12,6 +12,9 @@
 #define UBD_PARAM_TYPES \
 	(UBLK_PARAM_TYPE_BASIC | UBLK_PARAM_TYPE_DISCARD | UBLK_PARAM_TYPE_DEVT)
 
+/* As ublk's. */
+#define UBD_MAX_DESC_BYTES	256
+
 /* The command as the submitter wrote it, read once from shared memory. */
 struct ubd_ctl {
 	u32 cmd_op;
@@ -72,6 +75,12 @@ static int ubd_ctl_add(const struct ubd_ctl *c)
 	ret = ubd_check_flags(&info.flags);
 	if (ret)
 		return ret;
+	if (!(info.flags & UBLK_F_IO_DESC_SIZE))
+		ubd_desc_bytes(&info) = sizeof(struct ublksrv_io_desc);
+	else if (ubd_desc_bytes(&info) < sizeof(struct ublksrv_io_desc) ||
+		 ubd_desc_bytes(&info) > UBD_MAX_DESC_BYTES ||
+		 ubd_desc_bytes(&info) % sizeof(u64))
+		return -EINVAL;
 	info.state = UBLK_S_DEV_DEAD;
 	info.ublksrv_pid = -1;
 	info.nr_hw_queues = min_t(u32, info.nr_hw_queues, nr_cpu_ids);

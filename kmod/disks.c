@@ -5,6 +5,7 @@
  * front's last opener, because a bio sent on in place may still be on its way
  * to them.
  */
+#include <linux/module.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 
@@ -195,6 +196,11 @@ static int ubd_take_back(struct ubd_device *ub)
 	if (wait_event_timeout(ub->wait, !ubd_is_copying(ub), UBD_PATIENCE))
 		return 0;
 	ubd_kill_server(ub);
+	/* The module's exit has nobody to leave it to. */
+	if (THIS_MODULE->state == MODULE_STATE_GOING) {
+		wait_event(ub->wait, !ubd_is_copying(ub));
+		return 0;
+	}
 	return wait_event_killable(ub->wait, !ubd_is_copying(ub)) ? -EINTR : 0;
 }
 

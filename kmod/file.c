@@ -347,14 +347,16 @@ static void ubd_fio_issue(struct ubd_work *work)
 	ubd_fio_returned(fio, ret);
 }
 
-static struct ubd_fio *ubd_fio_alloc(struct ubd_device *ub, struct bio *bio)
+static struct ubd_fio *ubd_fio_alloc(struct ubd_device *ub, struct bio *bio,
+				     int epoch)
 {
 	bool nowait = bio->bi_opf & REQ_NOWAIT;
 	struct ubd_fio *fio;
 
 	/* The worker may wait, and nobody can poll for it. */
 	bio->bi_opf &= ~(REQ_NOWAIT | REQ_POLLED);
-	fio = ubd_fio_get(ub, nowait ? GFP_NOWAIT : GFP_NOIO);
+	fio = ubd_fio_get(ub, nowait ? GFP_NOWAIT : GFP_NOIO,
+			  epoch == UBD_FORWARDED);
 	if (!fio) {
 		ubd_count(ub, eagain);
 		bio_wouldblock_error(bio);
@@ -382,7 +384,7 @@ static bool ubd_may_try(const struct ubd_slot *slot, unsigned int flags,
 void ubd_file_submit(struct ubd_device *ub, struct ubd_slot *slot,
 		     unsigned int flags, struct bio *bio, u64 sector, int epoch)
 {
-	struct ubd_fio *fio = ubd_fio_alloc(ub, bio);
+	struct ubd_fio *fio = ubd_fio_alloc(ub, bio, epoch);
 
 	if (!fio) {
 		ubd_track_end(ub, epoch);

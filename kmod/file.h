@@ -31,7 +31,7 @@ ssize_t ubd_fio_rw(struct ubd_fio *fio, bool nowait);
 void ubd_fio_returned(struct ubd_fio *fio, ssize_t ret);
 
 /* fio.c */
-struct ubd_fio *ubd_fio_get(struct ubd_device *ub, gfp_t gfp);
+struct ubd_fio *ubd_fio_get(struct ubd_device *ub, gfp_t gfp, bool forwarded);
 void ubd_fio_free(struct ubd_device *ub, struct ubd_fio *fio);
 
 /* inline.c */

@@ -3,6 +3,7 @@
 #include <linux/slab.h>
 
 #include "file.h"
+#include "track.h"
 
 /* Bios that get to a file when there is no memory at all. */
 #define UBD_FIO_RESERVE	16
@@ -12,9 +13,14 @@
 
 static struct kmem_cache *ubd_fio_slab;
 
-/* NULL only where @gfp must not wait. */
-struct ubd_fio *ubd_fio_get(struct ubd_device *ub, gfp_t gfp)
+/*
+ * NULL only where @gfp must not wait. What is forwarded has a reserve of its
+ * own: the server waits for it, and bios that a file declined hold the other
+ * until the server takes them.
+ */
+struct ubd_fio *ubd_fio_get(struct ubd_device *ub, gfp_t gfp, bool forwarded)
 {
+	mempool_t *pool = forwarded ? &ub->forward_fio_pool : &ub->fio_pool;
 	struct ubd_fio_cache *cache;
 	struct ubd_fio *fio;
 	unsigned long flags;
@@ -27,19 +33,21 @@ struct ubd_fio *ubd_fio_get(struct ubd_device *ub, gfp_t gfp)
 		cache->nr--;
 	}
 	local_irq_restore(flags);
-	return fio ?: mempool_alloc(&ub->fio_pool, gfp);
+	return fio ?: mempool_alloc(pool, gfp);
 }
 
 /* Any context. */
 void ubd_fio_free(struct ubd_device *ub, struct ubd_fio *fio)
 {
+	mempool_t *pool = fio->epoch == UBD_FORWARDED ? &ub->forward_fio_pool :
+							&ub->fio_pool;
 	struct ubd_fio_cache *cache;
 	unsigned long flags;
 
 	local_irq_save(flags);
 	cache = this_cpu_ptr(ub->fio_cache);
-	/* The pool's reserve comes first: others may be waiting for it. */
-	if (cache->nr < UBD_FIO_CACHED && mempool_is_saturated(&ub->fio_pool)) {
+	/* The reserve comes first: others may be waiting for it. */
+	if (cache->nr < UBD_FIO_CACHED && mempool_is_saturated(pool)) {
 		fio->next = cache->free;
 		cache->free = fio;
 		cache->nr++;
@@ -47,7 +55,7 @@ void ubd_fio_free(struct ubd_device *ub, struct ubd_fio *fio)
 	}
 	local_irq_restore(flags);
 	if (fio)
-		mempool_free(fio, &ub->fio_pool);
+		mempool_free(fio, pool);
 }
 
 int ubd_fio_init_device(struct ubd_device *ub)
@@ -56,6 +64,8 @@ int ubd_fio_init_device(struct ubd_device *ub)
 	if (!ub->fio_cache)
 		return -ENOMEM;
 	return mempool_init_slab_pool(&ub->fio_pool, UBD_FIO_RESERVE,
+				      ubd_fio_slab) ?:
+	       mempool_init_slab_pool(&ub->forward_fio_pool, UBD_FIO_RESERVE,
 				      ubd_fio_slab);
 }
 
@@ -77,6 +87,7 @@ void ubd_fio_exit_device(struct ubd_device *ub)
 	}
 	free_percpu(ub->fio_cache);
 	mempool_exit(&ub->fio_pool);
+	mempool_exit(&ub->forward_fio_pool);
 }
 
 int ubd_fio_init(void)

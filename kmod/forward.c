@@ -120,7 +120,7 @@ static void ubd_forward_done(struct request *rq)
 		return;
 	}
 	INIT_WORK(&fwd->work, ubd_forward_work);
-	queue_work(ub->wq, &fwd->work);
+	queue_work(ub->end_wq, &fwd->work);
 }
 
 static bool ubd_forward_is_last(struct request *rq)
@@ -163,14 +163,19 @@ static void ubd_forward_unplug(struct blk_plug_cb *cb, bool from_schedule)
 						     cb);
 	struct request *rq;
 
-	/* Nor is the CPU taken in between, on a preemptible kernel. */
+	/*
+	 * Nor is the CPU taken in between, on a preemptible kernel. The last of
+	 * the requests may be what kept the module: its exit waits for RCU.
+	 */
+	rcu_read_lock();
 	local_bh_disable();
 	while ((rq = plug->first)) {
 		plug->first = ubd_forwarding(rq)->next;
 		ubd_forward_done(rq);
 	}
-	local_bh_enable();
 	kfree(plug);
+	local_bh_enable();
+	rcu_read_unlock();
 }
 
 /* The part of who issues the clones, in the server. */
@@ -345,6 +350,9 @@ int ubd_forward(struct ubd_queue *q, struct ubd_io *io,
 		io->state = UBD_IO_COPYING;
 	spin_unlock(&io->lock);
 	if (ret) {
+		/* STOP has taken the request back and waits for its buffer. */
+		if (ret == UBLK_IO_RES_ABORT && io->has_buffer)
+			ubd_buffer_drop(io, cmd, issue_flags);
 		if (to.page)
 			unpin_user_page(to.page);
 		goto restore;

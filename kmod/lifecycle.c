@@ -44,6 +44,8 @@ static void ubd_release(struct device *dev)
 	ubd_worker_stop(ub);
 	if (ub->wq)
 		destroy_workqueue(ub->wq);
+	if (ub->end_wq)
+		destroy_workqueue(ub->end_wq);
 	if (ub->tag_set.tags)
 		blk_mq_free_tag_set(&ub->tag_set);
 	ubd_queues_free(ub);
@@ -114,6 +116,10 @@ static int ubd_init_resources(struct ubd_device *ub)
 	ub->wq = alloc_workqueue("ubd%d", WQ_MEM_RECLAIM | WQ_UNBOUND, 0,
 				 ub->id);
 	if (!ub->wq)
+		return -ENOMEM;
+	ub->end_wq = alloc_workqueue("ubd%d-end", WQ_MEM_RECLAIM | WQ_UNBOUND,
+				     0, ub->id);
+	if (!ub->end_wq)
 		return -ENOMEM;
 	ret = ubd_queues_alloc(ub);
 	if (ret)
@@ -223,7 +229,11 @@ int ubd_delete(struct ubd_device *ub, bool wait)
 	ret = ubd_stop(ub);
 	if (ret) {
 		/* Killed while it waited; somebody else may try. */
+		mutex_lock(&ub->mutex);
 		clear_bit(UBD_ST_DELETED, &ub->state);
+		if (ub->nr_queues_ready < ub->info.nr_hw_queues)
+			reinit_completion(&ub->ready);
+		mutex_unlock(&ub->mutex);
 		return ret;
 	}
 	ubd_unbind(ub);

@@ -335,9 +335,9 @@ void ubd_end_commands(struct io_uring_cmd *list)
 	}
 }
 
-size_t ubd_descs_size(u16 depth)
+size_t ubd_descs_size(struct ubd_device *ub, u16 depth)
 {
-	return PAGE_ALIGN(depth * sizeof(struct ublksrv_io_desc));
+	return PAGE_ALIGN((size_t)depth * ubd_desc_bytes(&ub->info));
 }
 
 int ubd_queues_alloc(struct ubd_device *ub)
@@ -365,7 +365,8 @@ int ubd_queues_alloc(struct ubd_device *ub)
 		init_llist_head(&q->pending);
 		for (tag = 0; tag < depth; tag++)
 			spin_lock_init(&q->ios[tag].lock);
-		q->descs = alloc_pages_exact(ubd_descs_size(depth),
+		q->desc_bytes = ubd_desc_bytes(&ub->info);
+		q->descs = alloc_pages_exact(ubd_descs_size(ub, depth),
 					     GFP_KERNEL | __GFP_ZERO);
 		if (!q->descs)
 			return -ENOMEM;
@@ -414,7 +415,8 @@ void ubd_queues_free(struct ubd_device *ub)
 			continue;
 		ubd_queue_reset(q);
 		if (q->descs)
-			free_pages_exact(q->descs, ubd_descs_size(q->depth));
+			free_pages_exact(q->descs,
+					 ubd_descs_size(ub, q->depth));
 		kvfree(q);
 	}
 	kfree(ub->queues);

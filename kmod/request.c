@@ -90,7 +90,7 @@ void ubd_end_request(struct request *rq, blk_status_t status)
 
 void ubd_fill_desc(struct ubd_queue *q, struct ubd_io *io, struct request *rq)
 {
-	struct ublksrv_io_desc *desc = &q->descs[rq->tag];
+	struct ublksrv_io_desc *desc = ubd_desc(q, rq->tag);
 
 	desc->op_flags = ubd_desc_op_flags(rq);
 	desc->nr_sectors = blk_rq_sectors(rq);

@@ -10,7 +10,7 @@
  *	bpf.c	     struct_ops hook;  prog.c: registry of programs, bindings
  *	queue.c	     hidden blk-mq disk -> daemon
  *	request.c    what a request tells the daemon, and how it ends
- *	channel.c    /dev/ubdcN: FETCH, COMMIT, mmap, cancel;  batch.c: many at once
+ *	channel.c    /dev/ubdcN: FETCH, COMMIT, mmap, cancel;  batch.c, fetch.c: many
  *	forward.c    FORWARD: the driver does a declined request's I/O
  *	copy.c	     a request's data, to the server and back;  zerocopy.c: shared
  *	recover.c    a server is lost, quiesced, followed by another
@@ -51,6 +51,7 @@
 	 UBLK_F_USER_RECOVERY_REISSUE | UBLK_F_USER_RECOVERY_FAIL_IO | \
 	 UBLK_F_UPDATE_SIZE | UBLK_F_QUIESCE | UBLK_F_NO_AUTO_PART_SCAN | \
 	 UBLK_F_USER_COPY | UBLK_F_NEED_GET_DATA | UBLK_F_UNPRIVILEGED_DEV | \
+	 UBLK_F_IO_DESC_SIZE | \
 	 (UBD_HAS_BUFFERS ? UBLK_F_SUPPORT_ZERO_COPY | UBLK_F_AUTO_BUF_REG | \
 			    UBLK_F_BATCH_IO : 0))
 
@@ -250,8 +251,11 @@ struct ubd_device {
 	struct bio_set forward_bs;	/* clones of merged, forwarded requests */
 	mempool_t flush_pool;		/* struct ubd_flush */
 	mempool_t fio_pool;		/* struct ubd_fio */
+	mempool_t forward_fio_pool;	/* those that never wait for a server */
 	struct ubd_fio_cache __percpu *fio_cache;
 	struct workqueue_struct *wq;	/* submits what may wait for a tag */
+	/* Ends requests, hence never waits for a tag: others wait for its. */
+	struct workqueue_struct *end_wq;
 	struct mutex fence_mutex;	/* one fence at a time */
 	wait_queue_head_t fence_wait;
 	struct ubd_worker worker;

@@ -36,6 +36,14 @@
 #define UBLK_F_NO_AUTO_PART_SCAN	(1ULL << 18)
 #endif
 
+/* It was padding before it had a name. */
+#ifndef UBLK_F_IO_DESC_SIZE
+#define UBLK_F_IO_DESC_SIZE		(1ULL << 20)
+#define ubd_desc_bytes(info)		((info)->pad0)
+#else
+#define ubd_desc_bytes(info)		((info)->io_desc_size)
+#endif
+
 #ifndef UBLK_U_CMD_UPDATE_SIZE
 #define UBLK_U_CMD_UPDATE_SIZE	_IOWR('u', 0x15, struct ublksrv_ctrl_cmd)
 #endif

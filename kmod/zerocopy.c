@@ -54,7 +54,7 @@ bool ubd_buffer_lend(struct ubd_queue *q, struct ubd_io *io, struct request *rq,
 	ubd_return(q, rq);
 	if (!(io->addr >> 16 & UBLK_AUTO_BUF_REG_FALLBACK))
 		return false;
-	q->descs[rq->tag].op_flags |= UBLK_IO_F_NEED_REG_BUF;
+	ubd_desc(q, rq->tag)->op_flags |= UBLK_IO_F_NEED_REG_BUF;
 	return true;
 }
 

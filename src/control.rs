@@ -41,6 +41,8 @@ pub struct AddRequest {
     /// `F_*` of [`crate::uapi::ublk`], beside those that are always there. The driver clears
     /// what it does not have, and tells in [`ublk::DevInfo::flags`].
     pub flags: u64,
+    /// Bytes from one descriptor to the next; needs [`ublk::F_IO_DESC_SIZE`], else 0.
+    pub desc_bytes: u16,
     /// Kept in [`ublk::DevInfo::ublksrv_flags`]; the driver does not look at it.
     pub token: u64,
 }
@@ -86,6 +88,7 @@ impl Control {
             queue_depth: want.depth,
             max_io_buf_bytes: want.max_io_bytes,
             dev_id: want.id.unwrap_or(u32::MAX),
+            io_desc_size: want.desc_bytes,
             flags: ublk::F_URING_CMD_COMP_IN_TASK | ublk::F_CMD_IOCTL_ENCODE | want.flags,
             ublksrv_flags: want.token,
             ..ublk::DevInfo::zeroed()

@@ -12,21 +12,32 @@ const PROMPT: u32 = 512;
 
 #[derive(Debug, Default)]
 pub(super) struct Patience {
+    /// Not ours to change.
+    fixed: bool,
     prompt: bool,
     /// Since that changed; if patient, those in a row with a single request.
     turns: u32,
 }
 
 impl Patience {
-    /// Of the calling thread, which is patient from now on.
+    /// Of the calling thread, which is patient from now on; unless somebody has given it another
+    /// policy, which is then left alone.
     pub(super) fn begin() -> Self {
-        set(false);
-        Patience::default()
+        // SAFETY: takes no pointers; 0 names the calling thread.
+        let policy = unsafe { libc::sched_getscheduler(0) };
+        let ours = matches!(policy, libc::SCHED_OTHER | libc::SCHED_BATCH);
+        if ours {
+            set(false);
+        }
+        Patience {
+            fixed: !ours,
+            ..Patience::default()
+        }
     }
 
     /// A turn has brought so many requests.
     pub(super) fn learn(&mut self, requests: u32) {
-        if self.changes(requests) {
+        if !self.fixed && self.changes(requests) {
             set(self.prompt);
         }
     }

@@ -198,6 +198,13 @@ impl<'a> Queue<'a> {
         let sqe = match step {
             Step::Submit(op) => self.backing(tag, &op),
             Step::Wait(ticket) => self.wait(tag, ticket),
+            // Its buffer is in the ring by hand, which keeps the request.
+            Step::Forward(_) if self.by_hand.contains_key(&tag) => {
+                return Err(Error::new(
+                    Kind::Protocol,
+                    "a request cannot be forwarded while its pages are registered by hand",
+                ))
+            }
             Step::Forward(to) => self.forward(tag, &to),
             Step::Done(res) if self.by_hand.contains_key(&tag) => {
                 self.by_hand.insert(tag, Some(res));

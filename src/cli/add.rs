@@ -166,6 +166,7 @@ impl Args {
             max_io_bytes,
             flags,
             token: record::token(),
+            ..AddRequest::default()
         };
         let config = Config {
             control,

@@ -160,7 +160,8 @@ pub struct DevInfo {
     pub nr_hw_queues: u16,
     pub queue_depth: u16,
     pub state: u16,
-    pub pad0: u16,
+    /// From one descriptor to the next, with [`F_IO_DESC_SIZE`].
+    pub io_desc_size: u16,
     /// Bytes of the largest request.
     pub max_io_buf_bytes: u32,
     pub dev_id: u32,

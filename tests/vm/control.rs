@@ -103,6 +103,10 @@ pub const TESTS: &[Test] = &[
         run: unprivileged::unprivileged,
     },
     Test {
+        name: "channel/large_descriptors",
+        run: modes::large_descriptors,
+    },
+    Test {
         name: "control/safe_stop",
         run: modes::safe_stop,
     },

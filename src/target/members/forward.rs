@@ -53,7 +53,11 @@ impl Handler for Forwarder<'_> {
                 self.offered[usize::from(req.tag)] = true;
                 Step::Forward(place)
             }
-            None => self.by_hand.start(req, buf),
+            None => {
+                // What the driver accepts never comes back here.
+                self.offered[usize::from(req.tag)] = false;
+                self.by_hand.start(req, buf)
+            }
         }
     }
 

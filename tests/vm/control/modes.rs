@@ -212,7 +212,7 @@ pub fn user_copy_bounds() -> Result<()> {
         queues: 1,
         depth: DEPTH,
         max_io_bytes: IO_BYTES as u32,
-        flags: ublk::F_USER_COPY,
+        flags: ublk::F_USER_COPY | ublk::F_NO_AUTO_PART_SCAN,
         ..AddRequest::default()
     })?;
     let device = Ubd::adopt(info.dev_id);
@@ -236,12 +236,17 @@ pub fn user_copy_bounds() -> Result<()> {
     }
     let id = info.dev_id;
     control.start(id, std::process::id())?;
-    let path = device.node();
-    let writer = std::thread::spawn(move || write_direct(path, 4096, &[0xa5; 4096]));
-    // Others may look at the disk before the writer does.
     let descs = map(&queue.node, libc::PROT_READ, descs_len(DEPTH), 0)?;
+    let (path, mut writer) = (device.node(), None);
     let tag = loop {
-        let (tag, result) = queue.next(seconds(20))?.context("no request came")?;
+        // Others look at the disk first; who writes comes when they are done.
+        let Some((tag, result)) = queue.next(seconds(1))? else {
+            let path = path.clone();
+            let write = move || write_direct(path, 4096, &[0xa5; 4096]);
+            ensure!(writer.is_none(), "no request came");
+            writer = Some(std::thread::spawn(write));
+            continue;
+        };
         ensure!(result == ublk::IO_RES_OK, "tag {tag} ended with {result}");
         // SAFETY: the mapping holds DEPTH descriptors, this one is ours by the completion.
         let desc = unsafe { descs.cast::<ublk::IoDesc>().add(tag.into()).read_volatile() };
@@ -292,7 +297,7 @@ pub fn user_copy_bounds() -> Result<()> {
         done,
         squeue::Flags::empty(),
     )?;
-    writer.join().expect("joining")?;
+    writer.context("no writer")?.join().expect("joining")?;
     let got = errno(queue.node.read_at(&mut data, place(tag)));
     ensure!(
         got == Some(libc::EINVAL),
@@ -331,4 +336,67 @@ pub fn safe_stop() -> Result<()> {
         thread.join().expect("joining")?;
     }
     Ok(())
+}
+
+/// Descriptors may lie further apart than they are long.
+pub fn large_descriptors() -> Result<()> {
+    const APART: u16 = 256;
+    let control = Control::open()?;
+    let add = |flags, desc_bytes| {
+        control.add(&AddRequest {
+            queues: 1,
+            depth: DEPTH,
+            max_io_bytes: IO_BYTES as u32,
+            flags: flags | ublk::F_NO_AUTO_PART_SCAN,
+            desc_bytes,
+            ..AddRequest::default()
+        })
+    };
+    for wrong in [0, 16, 28, APART + 8] {
+        let got = add(ublk::F_IO_DESC_SIZE, wrong).expect_err("added");
+        ensure!(got.errno() == Some(libc::EINVAL), "{wrong} bytes: {got:#}");
+    }
+    let plain = add(0, APART)?;
+    let device = Ubd::adopt(plain.dev_id);
+    ensure!(plain.io_desc_size == 24, "{} bytes", plain.io_desc_size);
+    delete(&control, device)?;
+
+    let info = add(ublk::F_IO_DESC_SIZE, APART)?;
+    let device = Ubd::adopt(info.dev_id);
+    ensure!(info.io_desc_size == APART, "{} bytes", info.io_desc_size);
+    control.set_params(info.dev_id, &params())?;
+    let mut queue = Queue::new(open_node(info.dev_id)?, 0, DEPTH)?;
+    let len = usize::from(DEPTH * APART).next_multiple_of(4096);
+    let descs = map(&queue.node, libc::PROT_READ, len, 0)?;
+    for tag in 0..DEPTH {
+        queue.fetch(tag)?;
+    }
+    control.start(info.dev_id, std::process::id())?;
+    let path = device.node();
+    // All tags have their turn.
+    let writer = std::thread::spawn(move || {
+        (0..4 * u64::from(DEPTH)).try_for_each(|at| write_direct(&path, at << 12, &[1; 4096]))
+    });
+    let mut seen = 0;
+    while seen < 4 * u64::from(DEPTH) {
+        let (tag, result) = queue.next(seconds(20))?.context("no request came")?;
+        ensure!(result == ublk::IO_RES_OK, "tag {tag} ended with {result}");
+        // SAFETY: the mapping holds DEPTH descriptors, this one is ours by the completion.
+        let desc = unsafe {
+            let at = descs.cast::<u8>().add(usize::from(tag * APART));
+            at.cast::<ublk::IoDesc>().read_volatile()
+        };
+        if desc.op_flags & 0xff == ublk::IO_OP_WRITE {
+            ensure!(desc.start_sector == seen * 8, "{desc:?}, not write {seen}");
+            seen += 1;
+        }
+        let done = queue.cmd(tag, (desc.nr_sectors << 9) as i32);
+        let commit = ublk::U_IO_COMMIT_AND_FETCH_REQ;
+        queue.submit(commit, done, squeue::Flags::empty())?;
+    }
+    writer.join().expect("joining")?;
+    // SAFETY: mapped above, not used any more.
+    unsafe { libc::munmap(descs, len) };
+    drop(queue);
+    delete(&control, device)
 }

@@ -65,3 +65,14 @@ fn what_the_driver_refuses_is_done_here() {
     let step = q.resume(&req, &mut buf, Err(Errno::EIO));
     assert_eq!(step, Step::Done(Err(Errno::EIO)));
 }
+
+#[test]
+fn an_accepted_offer_says_nothing_of_the_next_request() {
+    let members = one(Nature::File);
+    let mut q = Forwarder::new(&members, 4);
+    offered(q.start(&request(Op::Read, 0, 8), &mut []));
+    let flush = request(Op::Flush, 0, 0);
+    assert!(matches!(q.start(&flush, &mut []), Step::Submit(_)));
+    let failed = Err(Errno::EIO);
+    assert_eq!(q.resume(&flush, &mut [], failed), Step::Done(failed));
+}
