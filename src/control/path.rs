@@ -5,7 +5,7 @@
 //! path therefore stands before the argument of every command.
 
 use super::{char_node, for_device, ring};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::uapi::{ublk, Plain};
 use std::os::fd::RawFd;
 
@@ -17,19 +17,22 @@ const ARG: usize = 1024;
 /// Runs a command for a device, with the path if the device wants one.
 pub(super) fn run(node: RawFd, op: u32, cmd: &ublk::CtrlCmd) -> Result<()> {
     match ring::run(node, op, cmd) {
-        Err(err) if err.errno() == Some(libc::EINVAL) && is_unprivileged(node, cmd.dev_id) => {
-            with_path(node, op, cmd)
-        }
+        Err(err) if err.errno() == Some(libc::EINVAL) => match is_unprivileged(node, cmd.dev_id) {
+            Ok(true) => with_path(node, op, cmd),
+            // It may be somebody else's: the command was good.
+            Err(refused) if refused.kind() == Kind::Permission => Err(refused),
+            _ => Err(err),
+        },
         done => done,
     }
 }
 
 /// Asks by the one command that takes a path for every device.
-fn is_unprivileged(node: RawFd, id: u32) -> bool {
+fn is_unprivileged(node: RawFd, id: u32) -> Result<bool> {
     let mut info = ublk::DevInfo::zeroed();
     let cmd = for_device(id, &mut info);
-    with_path(node, ublk::U_CMD_GET_DEV_INFO2, &cmd).is_ok()
-        && info.flags & ublk::F_UNPRIVILEGED_DEV != 0
+    with_path(node, ublk::U_CMD_GET_DEV_INFO2, &cmd)?;
+    Ok(info.flags & ublk::F_UNPRIVILEGED_DEV != 0)
 }
 
 /// Runs `cmd` with the path of its device's node before its argument.
