@@ -9,6 +9,7 @@
 #include <linux/workqueue.h>
 
 #include "ubd.h"
+#include "channel.h"
 
 static void ubd_hidden_limits(struct ubd_device *ub, struct queue_limits *lim)
 {

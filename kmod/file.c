@@ -14,59 +14,14 @@
 #include <linux/falloc.h>
 #include <linux/file.h>
 #include <linux/kthread.h>
-#include <linux/slab.h>
 #include <linux/uio.h>
 #include <linux/workqueue.h>
 
 #include "file.h"
 #include "track.h"
 
-/* Bios that get to a file when there is no memory at all. */
-#define UBD_FIO_RESERVE	16
-
 /* How long nothing is tried after an attempt has failed. */
 #define UBD_BACKOFF	max(HZ / 100, 1)
-
-static struct kmem_cache *ubd_fio_slab;
-
-/* Free ones kept per CPU: as many as a busy queue has in flight. */
-#define UBD_FIO_CACHED	16
-
-static struct ubd_fio *ubd_fio_take(struct ubd_device *ub)
-{
-	struct ubd_fio_cache *cache;
-	struct ubd_fio *fio;
-	unsigned long flags;
-
-	local_irq_save(flags);
-	cache = this_cpu_ptr(ub->fio_cache);
-	fio = cache->free;
-	if (fio) {
-		cache->free = fio->next;
-		cache->nr--;
-	}
-	local_irq_restore(flags);
-	return fio;
-}
-
-static void ubd_fio_free(struct ubd_device *ub, struct ubd_fio *fio)
-{
-	struct ubd_fio_cache *cache;
-	unsigned long flags;
-
-	local_irq_save(flags);
-	cache = this_cpu_ptr(ub->fio_cache);
-	/* The pool's reserve comes first: others may be waiting for it. */
-	if (cache->nr < UBD_FIO_CACHED && mempool_is_saturated(&ub->fio_pool)) {
-		fio->next = cache->free;
-		cache->free = fio;
-		cache->nr++;
-		fio = NULL;
-	}
-	local_irq_restore(flags);
-	if (fio)
-		mempool_free(fio, &ub->fio_pool);
-}
 
 /* Limits of a file with this block size and memory alignment, in bytes. */
 void ubd_file_limits_set(struct queue_limits *lim, unsigned int block,
@@ -262,10 +217,14 @@ static void ubd_bio_to_iter(struct bio *bio, struct iov_iter *iter)
 {
 	struct bvec_iter pos;
 	struct bio_vec bv;
-	unsigned int nr = 0;
+	unsigned int nr = 1;
 
-	bio_for_each_bvec(bv, bio, pos)
-		nr++;
+	if (mp_bvec_iter_len(bio->bi_io_vec, bio->bi_iter) <
+	    bio->bi_iter.bi_size) {
+		nr = 0;
+		bio_for_each_bvec(bv, bio, pos)
+			nr++;
+	}
 	iov_iter_bvec(iter, bio_op(bio) == REQ_OP_WRITE ? ITER_SOURCE :
 							  ITER_DEST,
 		      __bvec_iter_bvec(bio->bi_io_vec, bio->bi_iter), nr,
@@ -313,7 +272,7 @@ ssize_t ubd_fio_rw(struct ubd_fio *fio, bool nowait)
 	struct file *file = slot->file;
 	struct kiocb *iocb = &fio->iocb;
 	struct bio *bio = fio->bio;
-	struct iov_iter iter;
+	struct iov_iter iter __uninitialized;
 
 	ubd_bio_to_iter(bio, &iter);
 	atomic_set(&fio->refs, 2);
@@ -395,8 +354,7 @@ static struct ubd_fio *ubd_fio_alloc(struct ubd_device *ub, struct bio *bio)
 
 	/* The worker may wait, and nobody can poll for it. */
 	bio->bi_opf &= ~(REQ_NOWAIT | REQ_POLLED);
-	fio = ubd_fio_take(ub) ?:
-	      mempool_alloc(&ub->fio_pool, nowait ? GFP_NOWAIT : GFP_NOIO);
+	fio = ubd_fio_get(ub, nowait ? GFP_NOWAIT : GFP_NOIO);
 	if (!fio) {
 		ubd_count(ub, eagain);
 		bio_wouldblock_error(bio);
@@ -406,14 +364,13 @@ static struct ubd_fio *ubd_fio_alloc(struct ubd_device *ub, struct bio *bio)
 
 /* Is a kiocb worth a try that may not wait? */
 static bool ubd_may_try(const struct ubd_slot *slot, unsigned int flags,
-			struct bio *bio, loff_t pos)
+			struct bio *bio)
 {
 	bool write = bio_op(bio) != REQ_OP_READ;
 
 	return flags & UBD_SL_NOWAIT && bio_op(bio) <= REQ_OP_WRITE &&
 	       !(bio->bi_opf & REQ_FUA) && !(write && ubd_touch_is_due(slot)) &&
-	       time_after(jiffies, READ_ONCE(slot->failed[write]) + UBD_BACKOFF) &&
-	       ubd_is_within(slot, bio, pos);
+	       time_after(jiffies, READ_ONCE(slot->failed[write]) + UBD_BACKOFF);
 }
 
 /*
@@ -446,10 +403,11 @@ void ubd_file_submit(struct ubd_device *ub, struct ubd_slot *slot,
 	if (!ubd_is_read(fio) && !READ_ONCE(slot->touch))
 		WRITE_ONCE(slot->touch, true);
 
-	fio->nowait = ubd_may_try(slot, flags, bio, fio->pos);
+	fio->nowait = ubd_may_try(slot, flags, bio);
 	if (fio->nowait && (epoch == UBD_FORWARDED ?
 			    ubd_may_inline_forward(bio) :
-			    ubd_may_inline(ub, bio))) {
+			    ubd_may_inline(ub, bio)) &&
+	    ubd_is_within(slot, bio, fio->pos)) {
 		ubd_count(ub, file_inline);
 		ubd_fio_inline(fio);
 		return;
@@ -460,45 +418,5 @@ void ubd_file_submit(struct ubd_device *ub, struct ubd_slot *slot,
 		return;
 	}
 	fio->work.fn = ubd_fio_issue;
-	ubd_worker_queue(&ub->worker, &fio->work, UBD_QUICK);
-}
-
-int ubd_file_init_device(struct ubd_device *ub)
-{
-	ub->fio_cache = alloc_percpu(struct ubd_fio_cache);
-	if (!ub->fio_cache)
-		return -ENOMEM;
-	return mempool_init_slab_pool(&ub->fio_pool, UBD_FIO_RESERVE,
-				      ubd_fio_slab);
-}
-
-/* Also after ubd_file_init_device() failed, or was never called. */
-void ubd_file_exit_device(struct ubd_device *ub)
-{
-	struct ubd_fio_cache *cache;
-	struct ubd_fio *fio;
-	int cpu;
-
-	for_each_possible_cpu(cpu) {
-		if (!ub->fio_cache)
-			break;
-		cache = per_cpu_ptr(ub->fio_cache, cpu);
-		while ((fio = cache->free)) {
-			cache->free = fio->next;
-			mempool_free(fio, &ub->fio_pool);
-		}
-	}
-	free_percpu(ub->fio_cache);
-	mempool_exit(&ub->fio_pool);
-}
-
-int ubd_file_init(void)
-{
-	ubd_fio_slab = KMEM_CACHE(ubd_fio, 0);
-	return ubd_fio_slab ? 0 : -ENOMEM;
-}
-
-void ubd_file_exit(void)
-{
-	kmem_cache_destroy(ubd_fio_slab);
+	ubd_worker_quick(&ub->worker, &fio->work);
 }

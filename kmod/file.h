@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What file.c and inline.c share. */
+/* What file.c, inline.c and fio.c share. */
 #ifndef UBD_FILE_H
 #define UBD_FILE_H
 
@@ -29,6 +29,10 @@ struct ubd_fio {
 /* file.c */
 ssize_t ubd_fio_rw(struct ubd_fio *fio, bool nowait);
 void ubd_fio_returned(struct ubd_fio *fio, ssize_t ret);
+
+/* fio.c */
+struct ubd_fio *ubd_fio_get(struct ubd_device *ub, gfp_t gfp);
+void ubd_fio_free(struct ubd_device *ub, struct ubd_fio *fio);
 
 /* inline.c */
 bool ubd_may_inline(struct ubd_device *ub, struct bio *bio);

@@ -96,6 +96,18 @@ static __always_inline void ubd_rewrite(struct ubd_device *ub, struct bio *bio,
 			likely(sector + nr <= bdev_nr_sectors(bdev)));
 }
 
+/* Files have their iostat done where the bio ends. */
+static __always_inline void ubd_map_file(struct ubd_device *ub, struct bio *bio,
+					 struct ubd_slot *slot,
+					 unsigned int flags,
+					 const struct ubd_bpf_io *io,
+					 unsigned int idx, int epoch)
+{
+	ubd_count_io(ub, bio, io->map_sectors, idx, UBD_N_MAPPED, false);
+	ubd_file_submit(ub, slot, flags, bio, slot->base + io->map_sector,
+			epoch);
+}
+
 static void ubd_map(struct ubd_device *ub, struct bio *bio,
 		    const struct ubd_place *to, const struct ubd_bpf_io *io)
 {
@@ -115,8 +127,7 @@ static void ubd_map(struct ubd_device *ub, struct bio *bio,
 			WRITE_ONCE(slot->dirty, true);
 	}
 	if (to->flags & UBD_SL_FILE) {
-		ubd_count_io(ub, bio, nr, idx, UBD_N_MAPPED, false);
-		ubd_file_submit(ub, slot, to->flags, bio, sector, to->epoch);
+		ubd_map_file(ub, bio, slot, to->flags, io, idx, to->epoch);
 		return;
 	}
 	if (to->epoch != UBD_UNTRACKED) {
@@ -164,34 +175,31 @@ static noinline int ubd_judge(struct ubd_device *ub, struct ubd_binding *bind,
 }
 
 /*
- * The common answer, followed at once: a whole read or write that goes in place
- * to a whole disk. It passes the same checks as any other. A slot's first write
- * is not one: it has a mark to set. True: the bio is the disk's.
+ * The common answer, which is followed at once: a whole read or write, for a
+ * whole disk or a file. It passes the same checks as any other. A slot's first
+ * write is not one: it has a mark to set.
  */
-static __always_inline bool ubd_map_plain(struct ubd_device *ub,
-					  struct bio *bio,
-					  const struct ubd_bpf_io *io, int idx)
+static __always_inline bool ubd_is_plain(struct ubd_device *ub,
+					 const struct ubd_bpf_io *io, int idx,
+					 struct ubd_place *to)
 {
-	const unsigned int want = UBD_SL_LIVE | UBD_SL_WHOLE;
 	struct ubd_slot *slot;
-	unsigned int flags;
 
 	if (unlikely(io->map_sectors != io->nr_sectors) ||
 	    ubd_check_verdict(UBD_MAP_BACKING, io, 0, ub->block_mask))
 		return false;
 	slot = &ub->slots[io->slot & (UBD_MAX_SLOTS - 1)];
-	flags = smp_load_acquire(&slot->flags);
-	if (unlikely((flags & want) != want) ||
-	    ubd_check_slot(slot, flags, io, idx))
+	to->slot = slot;
+	to->flags = smp_load_acquire(&slot->flags);
+	if (unlikely(!(to->flags & UBD_SL_LIVE)) ||
+	    unlikely(!(to->flags & (UBD_SL_WHOLE | UBD_SL_FILE))) ||
+	    ubd_check_slot(slot, to->flags, io, idx))
 		return false;
-	if (idx != UBD_IDX_READ &&
-	    (unlikely(idx != UBD_IDX_WRITE) ||
-	     unlikely(!READ_ONCE(slot->dirty)) ||
-	     unlikely(get_disk_ro(slot->bdev->bd_disk))))
-		return false;
-	trace_ubd_verdict(io, UBD_MAP_BACKING, UBD_GOOD);
-	ubd_rewrite(ub, bio, slot, want, io, idx);
-	return true;
+	if (idx == UBD_IDX_READ)
+		return true;
+	return likely(idx == UBD_IDX_WRITE) && likely(READ_ONCE(slot->dirty)) &&
+	       (to->flags & UBD_SL_FILE ||
+		likely(!get_disk_ro(slot->bdev->bd_disk)));
 }
 
 /*
@@ -263,6 +271,7 @@ static __always_inline bool ubd_ask(struct ubd_device *ub, struct bio *bio,
 	/* Each field is set before anybody reads it. */
 	struct ubd_bpf_io io __uninitialized;
 	struct ubd_place to __uninitialized;
+	struct ubd_place plain __uninitialized;
 	int verdict = UBD_MAP_DECLINE;
 	struct ubd_binding *bind;
 	struct ubd_bpf_ops *ops;
@@ -302,9 +311,17 @@ static __always_inline bool ubd_ask(struct ubd_device *ub, struct bio *bio,
 
 	if (likely(verdict == UBD_MAP_BACKING) &&
 	    likely(to.epoch == UBD_UNTRACKED) &&
-	    likely(ubd_map_plain(ub, bio, &io, idx))) {
+	    likely(ubd_is_plain(ub, &io, idx, &plain))) {
+		trace_ubd_verdict(&io, UBD_MAP_BACKING, UBD_GOOD);
+		if (likely(plain.flags & UBD_SL_WHOLE)) {
+			ubd_rewrite(ub, bio, plain.slot, plain.flags, &io, idx);
+			rcu_read_unlock_sched();
+			return true;
+		}
 		rcu_read_unlock_sched();
-		return true;
+		ubd_map_file(ub, bio, plain.slot, plain.flags, &io, idx,
+			     UBD_UNTRACKED);
+		return false;
 	}
 	verdict = ubd_judge(ub, bind, ops, &io, verdict, &to);
 follow:

@@ -6,6 +6,7 @@
 #include <linux/slab.h>
 
 #include "ubd.h"
+#include "channel.h"
 
 static atomic_t ubd_nr_unprivileged = ATOMIC_INIT(0);
 static DEFINE_IDR(ubd_idr);
@@ -46,7 +47,7 @@ static void ubd_release(struct device *dev)
 	if (ub->tag_set.tags)
 		blk_mq_free_tag_set(&ub->tag_set);
 	ubd_queues_free(ub);
-	ubd_file_exit_device(ub);
+	ubd_fio_exit_device(ub);
 	mempool_exit(&ub->flush_pool);
 	bioset_exit(&ub->split_bs);
 	bioset_exit(&ub->flush_bs);
@@ -107,7 +108,7 @@ static int ubd_init_resources(struct ubd_device *ub)
 	ret = ubd_flush_init_device(ub);
 	if (ret)
 		return ret;
-	ret = ubd_file_init_device(ub);
+	ret = ubd_fio_init_device(ub);
 	if (ret)
 		return ret;
 	ub->wq = alloc_workqueue("ubd%d", WQ_MEM_RECLAIM | WQ_UNBOUND, 0,

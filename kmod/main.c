@@ -27,7 +27,7 @@ static int __init ubd_init(void)
 	BUILD_BUG_ON(sizeof(struct ubd_forward) != sizeof(struct ublksrv_io_cmd));
 	BUILD_BUG_ON(offsetof(struct ubd_slot, touched) > SMP_CACHE_BYTES);
 
-	ret = ubd_file_init();
+	ret = ubd_fio_init();
 	if (ret)
 		return ret;
 	ret = ubd_flush_init();
@@ -58,7 +58,7 @@ err_chrdev:
 err_flush:
 	ubd_flush_exit();
 err_file:
-	ubd_file_exit();
+	ubd_fio_exit();
 	return ret;
 }
 
@@ -73,7 +73,7 @@ static void __exit ubd_exit(void)
 	class_destroy(ubd_class);
 	unregister_chrdev_region(ubd_chr_devt, UBD_MAX_DEVICES);
 	ubd_flush_exit();
-	ubd_file_exit();
+	ubd_fio_exit();
 }
 
 module_init(ubd_init);

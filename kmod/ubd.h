@@ -5,7 +5,7 @@
  *	front.c	     bio in, verdict asked, bio mapped / answered / declined
  *	track.c	     tracked bios and the fence
  *	slot.c	     table of backings
- *	file.c	     I/O on regular files;  inline.c by the submitter, worker.c not
+ *	file.c	     I/O on regular files;  inline.c by the submitter, worker.c not; fio.c: their memory
  *	flush.c	     flush fan-out
  *	bpf.c	     struct_ops hook;  prog.c: registry of programs, bindings
  *	queue.c	     hidden blk-mq disk -> daemon
@@ -68,6 +68,7 @@
 struct bpf_link;
 struct ubd_fio;
 struct ubd_device;
+struct ubd_queue;
 
 /* ---- counters (stats.c) ---- */
 
@@ -184,88 +185,7 @@ struct ubd_binding {
 	struct rcu_head rcu;
 };
 
-/* ---- the channel to the daemon (queue.c, channel.c) ---- */
-
-enum ubd_io_state {
-	UBD_IO_NONE,	/* no command: no server, or it was cancelled */
-	UBD_IO_READY,	/* command held, waits for a request */
-	UBD_IO_QUEUED,	/* request on its way: task work will deliver it */
-	UBD_IO_COPYING,	/* data is being copied, in the server's context */
-	UBD_IO_SERVER,	/* request is with the server, command completed */
-	UBD_IO_ABORTED,	/* request ended early; task work ends the command */
-};
-
-/* One tag of one queue. */
-struct ubd_io {
-	spinlock_t lock;		/* protects state, cmd, req, addr */
-	enum ubd_io_state state;
-	struct llist_node node;		/* in ubd_queue.pending */
-	struct io_uring_cmd *cmd;
-	struct request *req;
-	u64 addr;			/* the server's buffer for this tag, or
-					 * how the next request is registered */
-	bool alone;			/* not served by the queue's task and ring */
-	bool lost;			/* its task or ring is gone */
-	bool needs_data;		/* a write of which the server has none yet */
-	bool has_buffer;		/* @req is registered at @addr; only @task */
-	struct task_struct *task;	/* the only one that may serve the tag */
-	void *ring;			/* its io_uring instance */
-} ____cacheline_aligned_in_smp;
-
-struct ubd_queue {
-	struct ubd_device *ub;
-	u16 q_id;
-	u16 depth;
-	u16 nr_ready;			/* FETCHed tags; ub->mutex */
-	bool dead;			/* a task or ring went; until reopened */
-	bool lends;			/* borrowers may outlast COMMIT; see copy.c */
-	atomic_t lent;			/* borrowed and not returned */
-	struct task_struct *daemon;	/* of the first FETCH: most tags are its */
-	void *ring;			/* its io_uring instance */
-	void *descs;			/* mmapped read-only by the server */
-	u16 desc_bytes;			/* from one to the next */
-	struct llist_head pending;	/* ios that wait for task work */
-	/* Only with BATCH_IO; see fetch.c */
-	bool batches;
-	bool fetching;			/* a FETCH delivers; fetch_lock */
-	spinlock_t fetch_lock;
-	struct io_uring_cmd *fetches;	/* the idle ones; fetch_lock */
-	struct llist_node *backlog;	/* ios, of who is fetching */
-	struct ubd_io ios[];
-};
-
-/* A request whose I/O the driver does itself (forward.c). */
-struct ubd_forwarding {
-	atomic_t pending;		/* clones that have not ended, plus one */
-	blk_status_t status;		/* of the first that failed */
-	unsigned int bytes;		/* to do; the rest is the server's again */
-	struct page *page;		/* pinned, of the word below; or NULL */
-	struct ubd_install word;
-	union {
-		struct work_struct work; /* to install it; may sleep: on ub->wq */
-		struct request *next;	/* done, in struct ubd_forward_plug */
-	};
-	struct bio clone;		/* of the first bio */
-};
-
-/* Per request of the hidden disk. */
-struct ubd_rq {
-	unsigned long start;		/* jiffies, for iostat of the front */
-	struct block_device *acct;	/* NULL: not accounted */
-	struct ubd_forwarding fwd;
-	/* Only of a queue that lends: */
-	refcount_t refs;		/* the server's, and each borrower's */
-	bool dropped;			/* the server was lost */
-	blk_status_t status;		/* of COMMIT, with the bytes done */
-	size_t bytes;
-};
-
-static inline struct ubd_rq *ubd_rq(struct request *rq)
-{
-	return blk_mq_rq_to_pdu(rq);
-}
-
-/* ---- bios on their way to files (file.c) ---- */
+/* ---- bios on their way to files (fio.c) ---- */
 
 /* Per CPU and device: a few free ones, so that most need no allocation. */
 struct ubd_fio_cache {
@@ -286,7 +206,6 @@ struct ubd_work {
 };
 
 enum ubd_work_kind {
-	UBD_QUICK,		/* does not wait: in batches, by one thread */
 	UBD_READ,		/* may wait for a disk */
 	UBD_WRITE,		/* may wait for a frozen file system */
 };
@@ -407,15 +326,18 @@ void ubd_file_submit(struct ubd_device *ub, struct ubd_slot *slot,
 		     unsigned int flags, struct bio *bio, u64 sector,
 		     int epoch);
 bool ubd_file_touch(struct file *file);
-int ubd_file_init(void);
-void ubd_file_exit(void);
-int ubd_file_init_device(struct ubd_device *ub);
-void ubd_file_exit_device(struct ubd_device *ub);
+
+/* fio.c */
+int ubd_fio_init(void);
+void ubd_fio_exit(void);
+int ubd_fio_init_device(struct ubd_device *ub);
+void ubd_fio_exit_device(struct ubd_device *ub);
 
 /* worker.c */
 int ubd_worker_start(struct ubd_device *ub);
 void ubd_worker_stop(struct ubd_device *ub);
 void ubd_worker_init(struct ubd_worker *worker);
+void ubd_worker_quick(struct ubd_worker *worker, struct ubd_work *work);
 void ubd_worker_queue(struct ubd_worker *worker, struct ubd_work *work,
 		      enum ubd_work_kind kind);
 
@@ -446,24 +368,7 @@ void ubd_bad_verdict(struct ubd_prog *prog, struct ubd_bpf_ops *ops,
 		     const struct ubd_bpf_io *io, int verdict, int bad);
 
 /* queue.c */
-extern const struct blk_mq_ops ubd_mq_ops;
 extern const struct block_device_operations ubd_hidden_fops;
-int ubd_queues_alloc(struct ubd_device *ub);
-void ubd_queues_free(struct ubd_device *ub);
-void ubd_queue_reset(struct ubd_queue *q);
-bool ubd_end_server_requests(struct ubd_queue *q, const struct ubd_io *like);
-void ubd_task_lost(struct ubd_queue *q, struct ubd_io *io);
-bool ubd_server_is_busy(struct ubd_device *ub);
-struct io_uring_cmd *ubd_take_commands(struct ubd_device *ub);
-void ubd_end_commands(struct io_uring_cmd *list);
-size_t ubd_descs_size(struct ubd_device *ub, u16 depth);
-
-/* channel.c */
-extern const struct file_operations ubd_ch_fops;
-void ubd_kill_server(struct ubd_device *ub);
-
-/* forward.c */
-int ubd_forward_init_device(struct ubd_device *ub);
 
 /* recover.c */
 void ubd_server_lost(struct ubd_device *ub);

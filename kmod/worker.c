@@ -161,17 +161,19 @@ static int ubd_waiter_fn(void *data)
 	return 0;
 }
 
+/* What does not wait: in batches, by one thread. */
+void ubd_worker_quick(struct ubd_worker *worker, struct ubd_work *work)
+{
+	if (llist_add(&work->quick, &worker->quick))
+		wake_up_process(worker->issuer);
+}
+
 /* Callable from interrupts. */
 void ubd_worker_queue(struct ubd_worker *worker, struct ubd_work *work,
 		      enum ubd_work_kind kind)
 {
 	unsigned long flags;
 
-	if (kind == UBD_QUICK) {
-		if (llist_add(&work->quick, &worker->quick))
-			wake_up_process(worker->issuer);
-		return;
-	}
 	spin_lock_irqsave(&worker->lock, flags);
 	list_add_tail(&work->node, kind == UBD_READ ? &worker->reads :
 						      &worker->writes);

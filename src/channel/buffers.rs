@@ -43,6 +43,11 @@ impl Buffers {
         })
     }
 
+    /// The size of each.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
     /// Never unmaps the buffers, for the kernel may still be writing to them.
     pub(super) fn leak(&mut self) {
         self.leaked = true;

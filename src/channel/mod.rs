@@ -16,6 +16,7 @@ mod buffers;
 mod data;
 mod node;
 mod patience;
+mod pinned;
 mod queue;
 mod request;
 mod signal;

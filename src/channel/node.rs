@@ -3,7 +3,7 @@
 
 use crate::control::char_node;
 use crate::error::{Context, Result};
-use crate::uapi::{ublk, Plain};
+use crate::uapi::ublk;
 use nix::sys::mman::{mmap, munmap, MapFlags, ProtFlags};
 use nix::unistd::{sysconf, SysconfVar};
 use std::ffi::c_void;
@@ -83,18 +83,15 @@ impl Descriptors {
     /// The descriptor of `tag`, which the driver has just handed over.
     pub(super) fn read(&self, tag: u16) -> ublk::IoDesc {
         assert!(tag < self.depth);
-        // SAFETY: the tag is in range, so its bytes lie inside the mapping.
-        // Volatile, for the driver writes them.
-        let bytes = unsafe {
+        // SAFETY: the tag is in range, so its descriptor lies inside the mapping, which begins with a
+        // page, and any bytes make one. Volatile, for the driver writes them; as words, for
+        // otherwise every byte would be an access of its own.
+        unsafe {
             self.base
-                .cast::<[u8; size_of::<ublk::IoDesc>()]>()
+                .cast::<ublk::IoDesc>()
                 .add(tag.into())
                 .read_volatile()
-        };
-        let mut desc = ublk::IoDesc::zeroed();
-        // As many bytes as it takes, so nothing can be wrong with them.
-        let _ = plain::copy_from_bytes(&mut desc, &bytes);
-        desc
+        }
     }
 }
 

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The loop that serves one queue on one ring.
 
+mod entries;
+
 use super::buffers::Buffers;
 use super::data::Data;
 use super::node::{CharNode, Descriptors};
 use super::patience::Patience;
-use super::request::{Backing, Forward, Handler, Install, Request, Step};
-use super::signal::{Ticket, FUTEX2_FLAGS, FUTEX_BITSET_MATCH_ANY};
+use super::pinned::Pinned;
+use super::request::{Handler, Install, Request, Step};
+use super::signal::Ticket;
 use crate::error::{Context, Error, Kind, Result};
-use crate::uapi::{ubd, ublk, Plain};
-use io_uring::{cqueue, opcode, squeue, types, IoUring};
+use crate::uapi::ublk;
+use io_uring::{cqueue, squeue, types, IoUring};
 use nix::errno::Errno;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -17,9 +20,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 /// The character node's place among the ring's registered files; those of the
 /// handler follow.
 const NODE: types::Fixed = types::Fixed(0);
-
-/// `_IO(0x12, 0)` of `linux/blkdev.h`: a discard as an io_uring command.
-const BLOCK_URING_CMD_DISCARD: u32 = 0x1200;
 
 /// What a completion is of; kept above the tag in the user data.
 const KIND_IO_CMD: u64 = 0;
@@ -40,6 +40,7 @@ pub struct Queue<'a> {
     data: Data,
     descriptors: Descriptors,
     buffers: Buffers,
+    pinned: Pinned,
     requests: Vec<Option<Request>>,
     /// What the tags wait for; the ring has its address.
     tickets: Vec<Option<Ticket>>,
@@ -75,6 +76,10 @@ impl<'a> Queue<'a> {
                 .register_buffers_sparse(depth.into())
                 .context(|| "failed to make room for the registered buffers of a queue")?;
         }
+        let pinned = match data {
+            Data::Stays => Pinned::never(depth),
+            _ => Pinned::new(&ring, depth),
+        };
         Ok(Queue {
             ring,
             id,
@@ -83,6 +88,7 @@ impl<'a> Queue<'a> {
             by_hand: HashMap::new(),
             descriptors: node.descriptors(id, depth)?,
             buffers: Buffers::new(depth, info.max_io_buf_bytes)?,
+            pinned,
             requests: vec![None; depth.into()],
             tickets: vec![None; depth.into()],
             installs: vec![None; depth.into()],
@@ -240,147 +246,6 @@ impl<'a> Queue<'a> {
         self.data.deliver(self.node, self.id, &req, buf, res)
     }
 
-    /// A command that does by hand what the driver could not: the pages of a tag's request become
-    /// the registered buffer of that number, or are it no more.
-    fn register(&self, op: u32, kind: u64, tag: u16) -> squeue::Entry {
-        self.command(op, tag, 0, tag.into(), None)
-            .user_data(kind << 16 | u64::from(tag))
-    }
-
-    /// An I/O command, which gives the tag to the driver.
-    fn io_cmd(&self, op: u32, tag: u16, result: i32) -> squeue::Entry {
-        // Where the driver copies nothing, there must be no address.
-        let (addr, buffer) = match self.data {
-            Data::Driver => (self.buffers.addr(tag).as_ptr() as u64, None),
-            Data::Queue => (0, None),
-            Data::Stays => (0, Some(u64::from(tag) | ublk::AUTO_BUF_REG_FALLBACK << 16)),
-        };
-        self.command(op, tag, result, addr, buffer)
-            .user_data(tag.into())
-    }
-
-    fn command(
-        &self,
-        op: u32,
-        tag: u16,
-        result: i32,
-        addr: u64,
-        buffer: Option<u64>,
-    ) -> squeue::Entry {
-        let arg = ublk::IoCmd {
-            q_id: self.id,
-            tag,
-            result,
-            addr,
-        };
-        let mut area = [0u8; 16];
-        area.copy_from_slice(arg.as_bytes());
-        opcode::UringCmd16::new(NODE, op)
-            .cmd(area)
-            .addr(buffer)
-            .build()
-    }
-
-    fn forward(&mut self, tag: u16, to: &Forward) -> squeue::Entry {
-        let arg = ubd::Forward {
-            q_id: self.id,
-            tag,
-            slot: to.slot,
-            sector: to.sector,
-        };
-        let mut area = [0u8; 16];
-        area.copy_from_slice(arg.as_bytes());
-        let kept = &mut self.installs[usize::from(tag)];
-        *kept = to.install;
-        let install = kept.as_ref().map(|install| &raw const install.0 as u64);
-        let sqe = opcode::UringCmd16::new(NODE, ubd::U_IO_FORWARD)
-            .cmd(area)
-            .addr(install)
-            .build()
-            .user_data(KIND_FORWARD << 16 | u64::from(tag));
-        with_len(sqe, to.sectors)
-    }
-
-    fn backing(&self, tag: u16, op: &Backing) -> squeue::Entry {
-        let place = |file: u32| types::Fixed(file + 1);
-        let req = self.requests[usize::from(tag)].as_ref();
-        let registered = req.is_some_and(|req| self.data.is_registered(req));
-        let sqe = match op {
-            // An address in a registered buffer of requests counts from 0.
-            Backing::Read { file, at, buf } if registered => {
-                let (ptr, len) = (buf.start as *mut u8, buf.len() as u32);
-                opcode::ReadFixed::new(place(*file), ptr, len, tag)
-                    .offset(*at)
-                    .build()
-            }
-            Backing::Write {
-                file,
-                at,
-                buf,
-                dsync,
-            } if registered => {
-                let (ptr, len) = (buf.start as *const u8, buf.len() as u32);
-                let flags = if *dsync { libc::RWF_DSYNC } else { 0 };
-                opcode::WriteFixed::new(place(*file), ptr, len, tag)
-                    .offset(*at)
-                    .rw_flags(flags)
-                    .build()
-            }
-            Backing::Read { file, at, buf } => {
-                let (ptr, len) = self.buffers.part(tag, buf);
-                opcode::Read::new(place(*file), ptr, len)
-                    .offset(*at)
-                    .build()
-            }
-            Backing::Write {
-                file,
-                at,
-                buf,
-                dsync,
-            } => {
-                let (ptr, len) = self.buffers.part(tag, buf);
-                let flags = if *dsync { libc::RWF_DSYNC } else { 0 };
-                opcode::Write::new(place(*file), ptr, len)
-                    .offset(*at)
-                    .rw_flags(flags)
-                    .build()
-            }
-            Backing::Sync { file } => opcode::Fsync::new(place(*file))
-                .flags(types::FsyncFlags::DATASYNC)
-                .build(),
-            Backing::Fallocate {
-                file,
-                mode,
-                at,
-                len,
-            } => opcode::Fallocate::new(place(*file), *len)
-                .offset(*at)
-                .mode(*mode)
-                .build(),
-            Backing::Discard { file, at, len } => {
-                let mut area = [0u8; 16];
-                area[..8].copy_from_slice(&len.to_ne_bytes());
-                opcode::UringCmd16::new(place(*file), BLOCK_URING_CMD_DISCARD)
-                    .cmd(area)
-                    .addr(Some(*at))
-                    .build()
-            }
-        };
-        sqe.user_data(KIND_BACKING << 16 | u64::from(tag))
-    }
-
-    fn wait(&mut self, tag: u16, ticket: Ticket) -> squeue::Entry {
-        let ticket = self.tickets[usize::from(tag)].insert(ticket);
-        opcode::FutexWait::new(
-            ticket.word(),
-            ticket.seen(),
-            FUTEX_BITSET_MATCH_ANY,
-            FUTEX2_FLAGS,
-        )
-        .build()
-        .user_data(KIND_WAIT << 16 | u64::from(tag))
-    }
-
     fn push(&mut self, sqe: &squeue::Entry) -> Result<()> {
         // SAFETY: an I/O command's argument is inside the SQE, the buffers stay
         // mapped until their operations have ended (`drop` sees to that), and so
@@ -436,18 +301,6 @@ fn new_ring(entries: u32) -> Result<IoUring> {
         .context(|| "failed to create the io_uring of a queue")
 }
 
-/// Sets `len` of an entry, which the library has no way to set on commands.
-fn with_len(mut sqe: squeue::Entry, len: u32) -> squeue::Entry {
-    /// Of `len` in `struct io_uring_sqe`.
-    const LEN_AT: usize = 24;
-    const { assert!(size_of::<squeue::Entry>() == 64 && align_of::<squeue::Entry>() % 4 == 0) };
-    let sqe_bytes = (&raw mut sqe).cast::<u8>();
-    // SAFETY: an entry is `repr(C)` and nothing but the kernel's structure of 64 bytes, which has
-    // an integer of four bytes there.
-    unsafe { sqe_bytes.add(LEN_AT).cast::<u32>().write(len) };
-    sqe
-}
-
 /// The result of a request, as the driver takes it.
 fn answer(res: Result<u32, Errno>) -> i32 {
     match res {
@@ -485,21 +338,6 @@ fn unexpected(cqe: &cqueue::Entry) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_length_of_a_command_is_where_the_others_have_it() {
-        let nop = || opcode::Nop::new().build();
-        let read = opcode::Read::new(NODE, std::ptr::null_mut(), 0x1234_5678).build();
-        let find = |sqe: &squeue::Entry| {
-            // SAFETY: an entry is 64 plain bytes, all of which are initialised.
-            unsafe { *(&raw const *sqe).cast::<[u8; 64]>() }
-                .windows(4)
-                .position(|bytes| bytes == 0x1234_5678u32.to_ne_bytes())
-        };
-        assert_eq!(find(&nop()), None);
-        assert_eq!(find(&read), Some(24));
-        assert_eq!(find(&with_len(nop(), 0x1234_5678)), Some(24));
-    }
 
     #[test]
     fn no_failure_is_answered_as_success() {

@@ -62,9 +62,10 @@ impl Device {
 
     fn add(config: Config) -> Result<Self> {
         let wanted = config.add.flags;
+        let bell = Bell::new()?;
         let info = config.control.add(&config.add)?;
         // From here on, any failure drops the device and so removes it.
-        let mut device = Device::new(config.control, info, config.target)?;
+        let mut device = Device::new(config.control, info, config.target, bell, Fate::Deleted)?;
         device.fast_path = config.fast_path;
         device.forward = config.forward;
         let missing = wanted & !info.flags;
@@ -89,6 +90,7 @@ impl Device {
             target,
             ..
         } = takeover;
+        let bell = Bell::new()?;
         // The node is closed when the last operation of the old daemon's rings has ended, so
         // nothing of it can come after what the new one does.
         let deadline = Instant::now() + takeover.patience;
@@ -101,15 +103,21 @@ impl Device {
             }
         }
         let info = control.dev_info(id)?;
-        let mut device = Device::new(control, info, target)?;
+        let mut device = Device::new(control, info, target, bell, Fate::Waits)?;
         device.fast_path = takeover.fast_path;
         device.forward = takeover.forward;
         device.taken_over = true;
-        device.fate = Fate::Waits;
         Ok(device)
     }
 
-    fn new(control: Control, info: ublk::DevInfo, target: Arc<dyn Target>) -> Result<Self> {
+    /// What fails here has its fate already.
+    fn new(
+        control: Control,
+        info: ublk::DevInfo,
+        target: Arc<dyn Target>,
+        bell: Bell,
+        fate: Fate,
+    ) -> Result<Self> {
         let records = RecordDir::open();
         let mut device = Device {
             control,
@@ -121,10 +129,10 @@ impl Device {
             taken_over: false,
             node: None,
             queues: Queues::default(),
-            bell: Bell::new()?,
+            bell,
             records: None,
             own_program: None,
-            fate: Fate::Deleted,
+            fate,
         };
         device.records = match records {
             Ok(records) => Some(records),

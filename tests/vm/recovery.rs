@@ -27,6 +27,7 @@ pub const TESTS: &[Test] = &[
     Test::new("recovery/killed_model_file", killed::model_file),
     Test::new("recovery/killed_model_user_copy", killed::model_user_copy),
     Test::new("recovery/killed_model_forward", killed::model_forward),
+    Test::new("recovery/killed_model_zero_copy", killed::model_zero_copy),
     Test::new("recovery/killed_fio", killed::fio),
     Test::new(
         "recovery/killed_nothing_acknowledged_is_lost",

@@ -15,7 +15,7 @@ use crate::support::{slowness, Ubd};
 pub fn cycles() -> u32 {
     match std::env::var_os("UBD_LONG") {
         Some(_) => 200,
-        None => (12 / slowness()).max(4),
+        None => (8 / slowness()).max(3),
     }
 }
 
