@@ -65,7 +65,9 @@ pub fn no_device() -> Result<()> {
         "ln {big} {0}/link; ln -s {big} {0}/symlink; mknod {0}/node b $(stat -c '0x%t 0x%T' {disk})
          printf '\\x83\\0\\0\\0\\0\\x8\\0\\0\\0\\x10' | dd of={disk} bs=1 seek=450 status=none
          printf '\\x55\\xaa' | dd of={disk} bs=1 seek=510 conv=fsync status=none
-         blockdev --rereadpt {disk}; udevadm settle --timeout=60",
+         # udev looks at what was written, and a disk that is open is not read again
+         udevadm settle --timeout=60; udevadm lock --device={disk} blockdev --rereadpt {disk}
+         udevadm settle --timeout=60",
         files.dir().display()
     ))?;
     let dir = files.dir().display();
