@@ -135,15 +135,15 @@ impl Device {
             fate,
         };
         device.records = match records {
+            // A user's device has none: the directory is root's.
+            _ if device.info.flags & ublk::F_UNPRIVILEGED_DEV != 0 => None,
             Ok(records) => Some(records),
             // Without a record nobody can take over.
             Err(err) if device.is_recoverable() => return Err(err),
-            // A user's device has none: the directory is root's.
-            Err(err) if device.info.flags & ublk::F_UNPRIVILEGED_DEV == 0 => {
+            Err(err) => {
                 log::warn!("{err:#}");
                 None
             }
-            Err(_) => None,
         };
         Ok(device)
     }

@@ -135,12 +135,16 @@ pub fn busy_member() -> Result<()> {
     Ok(())
 }
 
-/// Somebody who may open the driver but lock little memory is told what to do.
+/// Somebody who has root's rights over the driver, but may lock little memory, is told what to do.
+/// (A user's own device locks none.)
 pub fn locked_memory() -> Result<()> {
     sh("chmod 666 /dev/ubd-control")?;
     let said = fails(
         77,
-        format!("prlimit --memlock=8388608 -- {NOBODY} $(which ubd) add null"),
+        format!(
+            "prlimit --memlock=8388608 -- {NOBODY} --inh-caps=+sys_admin \
+             --ambient-caps=+sys_admin $(which ubd) add null"
+        ),
     );
     sh("chmod 600 /dev/ubd-control")?;
     let said = said?;
