@@ -61,7 +61,12 @@ static int ubd_add_hidden(struct ubd_device *ub)
 	disk->fops = &ubd_hidden_fops;
 	disk->private_data = ub;
 	set_capacity(disk, ub->params.basic.dev_sectors);
-	ret = device_add_disk(NULL, disk, NULL);
+	/* Its iostat is the front's: nobody has to keep it a second time. */
+	lim = queue_limits_start_update(disk->queue);
+	lim.features &= ~BLK_FEAT_IO_STAT;
+	ret = queue_limits_commit_update(disk->queue, &lim);
+	if (!ret)
+		ret = device_add_disk(NULL, disk, NULL);
 	if (ret) {
 		put_disk(disk);
 		return ret;

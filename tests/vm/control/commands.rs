@@ -169,14 +169,18 @@ pub fn add_checks() -> Result<()> {
     // What is not supported is taken back, aloud; and root's devices are root's.
     let mut wishful = ublk::DevInfo {
         flags: !ublk::F_USER_RECOVERY_FAIL_IO,
+        io_desc_size: 64,
         nr_hw_queues: 4096,
         ..info(any)
     };
     raw.expect("all flags", 0, ublk::U_CMD_ADD_DEV, with(any, &mut wishful))?;
     let _other = Ubd::adopt(wishful.dev_id);
     let offered = Control::open()?.ublk_features()?;
-    let known = offered
+    let mut known = offered
         & !(ublk::F_USER_RECOVERY_FAIL_IO | ublk::F_UNPRIVILEGED_DEV | ublk::F_NEED_GET_DATA);
+    if offered & ublk::F_BATCH_IO != 0 {
+        known &= !ublk::F_PER_IO_DAEMON;
+    }
     ensure!(wishful.flags == known, "the flags are {:#x}", wishful.flags);
     let cpus: u16 = sh("nproc --all")?.parse()?;
     ensure!(
