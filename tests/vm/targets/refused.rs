@@ -142,8 +142,8 @@ pub fn locked_memory() -> Result<()> {
     let said = fails(
         77,
         format!(
-            "prlimit --memlock=8388608 -- {NOBODY} --inh-caps=+sys_admin \
-             --ambient-caps=+sys_admin $(which ubd) add null"
+            "prlimit --memlock=67108864 -- {NOBODY} --inh-caps=+sys_admin,+dac_override \
+             --ambient-caps=+sys_admin,+dac_override $(which ubd) add null"
         ),
     );
     sh("chmod 600 /dev/ubd-control")?;
