@@ -223,9 +223,9 @@ fn recovery() -> Result<()> {
     let fio = Fio::verify(&device.node(), 4000)
         .option("size=16M")
         .option("rate_iops=400");
-    let mut load = Background::start(fio.command())?;
     for _ in 0..2 {
-        std::thread::sleep(Duration::from_secs(2));
+        let mut load = Background::start(fio.command())?;
+        std::thread::sleep(Duration::from_secs(3));
         ensure!(load.is_running(), "{}", load.finish()?);
         let pid = device.pid()?;
         // rublk does not ask for REISSUE: what it has in hand when it dies is lost.
@@ -243,8 +243,8 @@ fn recovery() -> Result<()> {
             device.attr("ubd/state").is_ok_and(|state| state == "live")
         })?;
         ensure!(device.pid()? != pid, "served by the dead");
+        load.finish()?;
     }
-    load.finish()?;
     delete(device)
 }
 
