@@ -138,12 +138,13 @@ pub fn busy_member() -> Result<()> {
 /// Somebody who has root's rights over the driver, but may lock little memory, is told what to do.
 /// (A user's own device locks none.)
 pub fn locked_memory() -> Result<()> {
-    sh("chmod 666 /dev/ubd-control")?;
+    sh("mkdir -p /run/ubd; chmod 666 /dev/ubd-control")?;
+    // The buffers of its tags are what does not fit any more.
     let said = fails(
         77,
         format!(
-            "prlimit --memlock=67108864 -- {NOBODY} --inh-caps=+sys_admin,+dac_override \
-             --ambient-caps=+sys_admin,+dac_override $(which ubd) add null"
+            "prlimit --memlock=268435456 -- {NOBODY} --inh-caps=+sys_admin,+dac_override \
+             --ambient-caps=+sys_admin,+dac_override $(which ubd) add null -d 1024"
         ),
     );
     sh("chmod 600 /dev/ubd-control")?;
