@@ -140,10 +140,6 @@ static bool ubd_may_serve(struct ubd_io *io, struct io_uring_cmd *cmd)
 	       READ_ONCE(io->ring) == ubd_cmd_ring(cmd);
 }
 
-/*
- * Under ub->mutex, so that there is a first of a queue: tags that are served by
- * the same task and ring are delivered together.
- */
 /* Both START and END_USER_RECOVERY may be waiting for that. */
 void ubd_all_ready(struct ubd_device *ub)
 {
@@ -166,6 +162,10 @@ static bool ubd_commit_addr_ok(struct ubd_device *ub, struct request *rq,
 	       (addr || req_op(rq) != REQ_OP_READ || !ubd_maps_data(ub));
 }
 
+/*
+ * Under ub->mutex, so that there is a first of a queue: tags that are served by
+ * the same task and ring are delivered together.
+ */
 static int ubd_fetch(struct ubd_queue *q, struct ubd_io *io,
 		     struct io_uring_cmd *cmd, u64 addr,
 		     unsigned int issue_flags)

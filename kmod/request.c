@@ -180,7 +180,7 @@ size_t ubd_take_result(struct request *rq, u64 addr, s32 result,
 			*status = BLK_STS_IOERR;
 		return 0;
 	}
-	if (req_op(rq) != REQ_OP_READ && req_op(rq) != REQ_OP_WRITE)
+	if (!ubd_has_data(rq))
 		return bytes;
 	bytes = min_t(size_t, bytes, result);
 	if (req_op(rq) == REQ_OP_READ && bytes &&
