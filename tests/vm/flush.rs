@@ -10,7 +10,7 @@ use anyhow::{ensure, Context, Result};
 
 use crate::support::backing::noise;
 use crate::support::io::{open_direct, write_flags, Aligned};
-use crate::support::{sh, shipped_object, wait_for, NullDisk, Prog, Test, Ubd};
+use crate::support::{sh, shipped_object, traced, wait_for, NullDisk, Prog, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
     Test {
@@ -245,26 +245,6 @@ fn fua_disk() -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// What is issued to a disk meanwhile, as lines of the tracer.
-fn traced(disk: &NullDisk, act: impl FnOnce() -> Result<()>) -> Result<String> {
-    let trace = "/sys/kernel/tracing";
-    let dev = sh(format!(
-        "IFS=: read a b < /sys/block/{}/dev; echo $((a << 20 | b))",
-        disk.name()
-    ))?;
-    sh(format!(
-        "cd {trace}; echo > trace; echo 'dev == {dev}' > events/block/block_rq_issue/filter
-         echo 1 > events/block/block_rq_issue/enable"
-    ))?;
-    let result = act();
-    let lines = sh(format!(
-        "cd {trace}; echo 0 > events/block/block_rq_issue/enable; echo 0 > events/block/block_rq_issue/filter
-         grep block_rq_issue trace || true"
-    ));
-    result?;
-    lines
 }
 
 /// A file, on a file system on such a disk.

@@ -10,7 +10,7 @@ use crate::support::backing::{noise, same, Backing, Kind};
 use crate::support::io::{open_direct, read_direct, write_flags, Aligned};
 use crate::support::model::{Done, Model};
 use crate::support::mount::{image, Mount};
-use crate::support::{growth, sh, Counters, Fio, NullDisk, Prog, RamDisk, RawUser, Ubd};
+use crate::support::{growth, sh, traced, Counters, Fio, NullDisk, Prog, RamDisk, RawUser, Ubd};
 
 const XFS: &str = "mkfs.xfs -q -f -K";
 
@@ -218,26 +218,6 @@ pub fn inline() -> Result<()> {
         );
     }
     user.check(&path)
-}
-
-/// What a disk is given while `act` runs, as lines of the tracer.
-fn traced(disk: &NullDisk, act: impl FnOnce() -> Result<()>) -> Result<String> {
-    let trace = "/sys/kernel/tracing";
-    let dev = sh(format!(
-        "IFS=: read a b < /sys/block/{}/dev; echo $((a << 20 | b))",
-        disk.name()
-    ))?;
-    sh(format!(
-        "cd {trace}; echo > trace; echo 'dev == {dev}' > events/block/block_rq_issue/filter
-         echo 1 > events/block/block_rq_issue/enable"
-    ))?;
-    let result = act();
-    let lines = sh(format!(
-        "cd {trace}; echo 0 > events/block/block_rq_issue/enable; echo 0 > events/block/block_rq_issue/filter
-         grep block_rq_issue trace || true"
-    ));
-    result?;
-    lines
 }
 
 /// FUA arrives as FUA, and a plain write without.

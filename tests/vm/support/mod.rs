@@ -20,6 +20,7 @@ mod runner;
 mod shell;
 mod shutdown;
 pub mod supervisor;
+mod trace;
 pub mod tree;
 
 pub use device::{Counters, Ubd};
@@ -29,6 +30,7 @@ pub use prog::{object, shipped_object, Prog};
 pub use quiet::{growth, Quiet};
 pub use raw_user::RawUser;
 pub use shell::{fails, sh, Background};
+pub use trace::traced;
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
