@@ -14,6 +14,9 @@ use crate::{host::BuildFailed, peer, programs, vm};
 /// The test target whose program runs in the guest.
 const VM_TEST: &str = "vm";
 
+/// Where it is there.
+pub const PROGRAM: &str = "/ubd/run/vm-test";
+
 /// `cargo xtask test`
 #[derive(Args)]
 pub struct TestArgs {
@@ -64,6 +67,17 @@ fn host_tests(filter: &[OsString]) -> Result<bool> {
 }
 
 fn vm_tests(kernel: &Kernel, args: &TestArgs) -> Result<u8> {
+    let command: Vec<_> = std::iter::once(PROGRAM.into())
+        .chain(args.filter.iter().cloned())
+        .collect();
+    match vm::run(kernel, &args.machine, &guest(kernel)?, &command)? {
+        0 => Ok(0),
+        _ => Ok(1),
+    }
+}
+
+/// A machine with the tests that need the driver, and all that they use.
+pub fn guest(kernel: &Kernel) -> Result<Guest> {
     let built = programs::executables(
         "test",
         &[
@@ -87,15 +101,11 @@ fn vm_tests(kernel: &Kernel, args: &TestArgs) -> Result<u8> {
         guest = guest.with_env("UBD_LONG", "1");
     }
     guest.copy(test, "vm-test")?;
+    guest.program(&programs::example("relocate")?)?;
     guest.program(&peer::rublk()?)?;
+    guest.program(&peer::fsx()?)?;
     for example in peer::examples()? {
         guest.program(&example)?;
     }
-    let command: Vec<_> = std::iter::once("/ubd/run/vm-test".into())
-        .chain(args.filter.iter().cloned())
-        .collect();
-    match vm::run(kernel, &args.machine, &guest, &command)? {
-        0 => Ok(0),
-        _ => Ok(1),
-    }
+    Ok(guest)
 }
