@@ -167,14 +167,15 @@ fn work(options: &Options, stage: &Stage, log: &mut KernelLog) -> Vec<String> {
                 if let Err(err) = result {
                     stage.stop();
                     // At once: the others may take their time.
-                    println!("FAILED after {:.0?}: {err:?}", start.elapsed());
+                    if !options.json {
+                        println!("FAILED after {:.0?}: {err:?}", start.elapsed());
+                    }
                     failures.push(format!("{err:#}"));
                 }
             }
             if let Ok(text) = log.complaints() {
                 if !text.is_empty() {
                     stage.stop();
-                    println!("the kernel complains:\n{text}");
                     failures.push(format!("the kernel complained:\n{text}"));
                 }
             }
@@ -185,8 +186,7 @@ fn work(options: &Options, stage: &Stage, log: &mut KernelLog) -> Vec<String> {
                     options.seed
                 );
                 supervisor::print_blocked_tasks();
-                // Whoever hangs in the kernel is not to be waited for.
-                std::process::exit(1);
+                supervisor::leave();
             }
             if start.elapsed().as_secs() / 60 > minutes {
                 minutes += 1;

@@ -16,6 +16,9 @@ use crate::support::{seconds, sh, slowness, wait_for, Background, Fio, RamDisk, 
 /// STOP, DEL and the end of who uses the device take no longer, on a machine that is busy.
 const BOUND: u64 = 90;
 
+/// All have this number, which nobody else gets: it is deleted by number, perhaps twice.
+const ID: u32 = 90;
+
 pub fn lives(worker: &mut Worker) -> Result<()> {
     while worker.stage.goes_on() {
         live(worker)?;
@@ -34,7 +37,7 @@ fn live(worker: &mut Worker) -> Result<()> {
         "--recovery=reissue",
         "--recovery=fail",
     ]);
-    let options = format!("-q {} {fastpath} {recovery}", worker.rng.u32(1..=3));
+    let options = format!("-n {ID} -q {} {fastpath} {recovery}", worker.rng.u32(1..=3));
     let ubd = Ubd::add(&["-t loop -f", &disk.node(), "--sizelimit 32M", &options])?;
     let mounted = worker.rng.u32(..3) == 0;
     let end = if mounted { mounted_end } else { raw_end };
@@ -74,7 +77,7 @@ fn raw_end(worker: &mut Worker, ubd: Ubd, options: &str) -> Result<()> {
     worker.pause(3000);
     tally(worker, &ubd)?;
     let (name, how) = worker.pick(&ENDS);
-    let text = worker_ends(worker, name, how, ubd, load)?;
+    let text = take_away(worker, name, how, ubd, load)?;
     // fio gives up at the first error, and says which.
     ensure!(
         !text.contains("verify: ") && !text.contains("verify failed"),
@@ -84,7 +87,7 @@ fn raw_end(worker: &mut Worker, ubd: Ubd, options: &str) -> Result<()> {
 }
 
 /// Takes the device away; gives what its user has said.
-fn worker_ends(
+fn take_away(
     worker: &mut Worker,
     name: &str,
     how: &str,
@@ -106,13 +109,14 @@ fn worker_ends(
                 sh(format!("kill -{signal} {pid}"))?;
             }
         }
-        // Of those that came before, each may have deleted it.
-        let deleted = sh(format!(
-            "timeout 300 ubd del --force {id} || [ ! -e /sys/class/ubd-char/ubdc{id} ]"
-        ));
+        // It may be on its way out by itself.
+        let there = || std::fs::exists(format!("/sys/class/ubd-char/ubdc{id}")).unwrap_or(true);
+        wait_for("the device to go", seconds(BOUND), || {
+            !there() || sh(format!("timeout 300 ubd del --force {id}")).is_ok()
+        })?;
         // Whatever it is in now, it must be able to wake up.
-        let _ = sh(format!("kill -CONT {pid} 2>/dev/null || true"));
-        deleted.map(drop)
+        let _ = sh(format!("kill -CONT {pid}"));
+        Ok(())
     })?;
     worker.does("wait for the user of a device that is gone");
     wait_for("the user of the device to end", seconds(BOUND), || {
@@ -129,7 +133,7 @@ fn worker_ends(
         "{name} took {:?}",
         start.elapsed()
     );
-    std::mem::forget(ubd); // its number may be another's by now
+    std::mem::forget(ubd);
     match load.finish() {
         Ok(text) => bail!("{name}: nobody has noticed that the device is gone:\n{text}"),
         Err(err) => Ok(format!("{err:#}")),
