@@ -15,6 +15,7 @@ mod files;
 mod flush;
 mod forward;
 mod fs;
+mod fuzz;
 mod lifecycle;
 mod modes;
 mod peer;
@@ -29,6 +30,8 @@ mod verdicts;
 use support::Test;
 
 fn main() -> std::process::ExitCode {
+    // Some tests start this program again, to be somebody else.
+    fuzz::play();
     let tests: Vec<&Test> = [
         data::TESTS,
         fs::TESTS,
@@ -50,6 +53,7 @@ fn main() -> std::process::ExitCode {
         resize::TESTS,
         serve::TESTS,
         modes::TESTS,
+        fuzz::TESTS,
     ]
     .into_iter()
     .flatten()

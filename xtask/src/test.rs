@@ -82,9 +82,11 @@ fn vm_tests(kernel: &Kernel, args: &TestArgs) -> Result<u8> {
         )));
     };
     let mut guest = vm::with_ubd(Guest::new()?, kernel)?;
-    // Some tests go on for hours when they may.
-    if std::env::var_os("UBD_LONG").is_some() {
-        guest = guest.with_env("UBD_LONG", "1");
+    // Some tests go on for hours when they may, and some repeat what they did before.
+    for name in ["UBD_LONG", "UBD_SEED"] {
+        if let Ok(value) = std::env::var(name) {
+            guest = guest.with_env(name, &value);
+        }
     }
     guest.copy(test, "vm-test")?;
     guest.program(&peer::rublk()?)?;
