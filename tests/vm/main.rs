@@ -9,6 +9,7 @@
 
 mod cluster;
 mod control;
+mod crash;
 mod data;
 mod fastpath;
 mod files;
@@ -50,6 +51,7 @@ fn main() -> std::process::ExitCode {
         resize::TESTS,
         serve::TESTS,
         modes::TESTS,
+        crash::TESTS,
     ]
     .into_iter()
     .flatten()
