@@ -12,6 +12,7 @@ mod control;
 mod crash;
 mod data;
 mod fastpath;
+mod faults;
 mod files;
 mod flush;
 mod forward;
@@ -52,6 +53,7 @@ fn main() -> std::process::ExitCode {
         serve::TESTS,
         modes::TESTS,
         crash::TESTS,
+        faults::TESTS,
     ]
     .into_iter()
     .flatten()

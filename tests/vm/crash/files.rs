@@ -128,7 +128,7 @@ fn points(logs: &[Vec<Entry>]) -> Result<Vec<Point>> {
         for (index, entry) in entries.iter().enumerate() {
             let what = match &entry.what {
                 What::Mark(text) => {
-                    if let Some(number) = text.strip_prefix("ack ") {
+                    if let Some(number) = text.strip_prefix("ack-") {
                         acks = number.parse()?;
                         flushes = 0;
                     }
@@ -273,7 +273,7 @@ fn work(dir: &Path, logged: &Logged) -> Result<()> {
         });
         let worked = (0..STEPS).try_for_each(|number| {
             Step::perform(number, dir).with_context(|| format!("step {number}"))?;
-            logged.mark(&format!("ack {}", number + 1))
+            logged.mark(&format!("ack-{}", number + 1))
         });
         done.store(true, Ordering::Relaxed);
         busy.join().expect("a writer").context("the busy file")?;
@@ -361,7 +361,7 @@ pub fn raw_file(way: Way) -> Result<()> {
             .replay(&EXT4, shape, &logs, &point.upto, || {
                 let is = fs::read(Path::new(MOUNT).join("image"))?;
                 let mut judge = Judge::new(&history);
-                judge.mark(&format!("ack {}", point.acks))?;
+                judge.mark(&format!("ack-{}", point.acks))?;
                 for (sector, bytes) in is.chunks(SECTOR).enumerate() {
                     judge.put(sector, bytes, false);
                 }

@@ -24,8 +24,8 @@ pub const REGION: usize = 4096;
 
 const FLUSHES: usize = 20;
 const DURABLE_WRITES: usize = 8;
-/// Plain writes between two flushes, at least.
-const WRITES: u64 = 6;
+/// Writes between two flushes, about: a log has no room for all that could be done meanwhile.
+const WRITES: Range<u64> = 6..30;
 
 /// Of a sector: 0 is what was there at first, zeroes.
 type Version = u64;
@@ -57,6 +57,8 @@ impl History {
 
 struct State {
     last: Version,
+    /// The last version when the last flush began.
+    flushed: Version,
     issued: Vec<Vec<Version>>,
     completed: Vec<Version>,
     durable: Vec<Version>,
@@ -78,13 +80,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Writes to the region that begins at sector `start` of `node` from three threads, and flushes;
-/// `mark` is called with `ack N` for each acknowledgement.
+/// `mark` is called with `ack-N` for each acknowledgement.
 pub fn load(node: &str, start: u64, mark: &(dyn Fn(&str) -> Result<()> + Sync)) -> Result<History> {
     let load = Load {
         file: open_direct(node, true)?,
         start,
         state: Mutex::new(State {
             last: 0,
+            flushed: 0,
             issued: vec![Vec::new(); REGION],
             completed: vec![0; REGION],
             durable: vec![0; REGION],
@@ -155,6 +158,13 @@ impl Load<'_> {
     fn write_plain(&self, part: Range<usize>) -> Result<()> {
         let mut rng = Rng::with_seed(part.start as u64);
         while !self.done.load(Ordering::Relaxed) {
+            let state = lock(&self.state);
+            if state.last >= state.flushed + WRITES.end {
+                drop(state);
+                thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            drop(state);
             let (version, sectors) = self.write(&part, &mut rng, 0)?;
             lock(&self.state).completed[sectors].fill(version);
         }
@@ -173,18 +183,19 @@ impl Load<'_> {
     }
 
     fn flush(&self) -> Result<()> {
-        let mut last = 0;
         for _ in 0..FLUSHES {
             // Not for ever: a writer may have failed.
             for _ in 0..1000 {
-                if lock(&self.state).last >= last + WRITES {
+                let state = lock(&self.state);
+                if state.last >= state.flushed + WRITES.start {
                     break;
                 }
+                drop(state);
                 thread::sleep(Duration::from_millis(1));
             }
             let completed = {
-                let state = lock(&self.state);
-                last = state.last;
+                let mut state = lock(&self.state);
+                state.flushed = state.last;
                 state.completed.clone()
             };
             self.file.sync_data().context("flush")?;
@@ -204,7 +215,7 @@ impl Load<'_> {
             what(&mut state.durable);
             state.durable.clone()
         };
-        (self.mark)(&format!("ack {}", acks.len() + 1))?;
+        (self.mark)(&format!("ack-{}", acks.len() + 1))?;
         let issued = lock(&self.state).last;
         acks.push(Ack { durable, issued });
         Ok(())
@@ -267,7 +278,7 @@ impl<'a> Judge<'a> {
 
     /// A mark of the log.
     pub fn mark(&mut self, text: &str) -> Result<()> {
-        if let Some(number) = text.strip_prefix("ack ") {
+        if let Some(number) = text.strip_prefix("ack-") {
             self.acks = number.parse()?;
             ensure!(self.acks <= self.history.acks(), "an unknown mark `{text}`");
         }
