@@ -12,6 +12,7 @@
 mod files;
 mod log;
 mod logged;
+pub mod power;
 mod raw;
 mod shape;
 

@@ -31,6 +31,9 @@ mod verdicts;
 use support::Test;
 
 fn main() -> std::process::ExitCode {
+    if let Ok(task) = std::env::var(crash::power::TASK) {
+        return crash::power::run(&task);
+    }
     let tests: Vec<&Test> = [
         data::TESTS,
         fs::TESTS,
