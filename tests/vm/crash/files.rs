@@ -56,15 +56,21 @@ impl Images {
 
     /// Writes the base to the disks of a device.
     fn deal(&self, shape: Shape, member: usize, node: &str) -> Result<()> {
-        const PIECE: u64 = 8; // sectors, which no shape cuts
+        const PIECE: usize = 8 * SECTOR; // which no shape cuts
+        const MUCH: usize = 1 << 20;
         let len = self.bytes / SECTOR as u64 / shape.members() as u64;
         let (base, disk) = (File::open(BASE)?, open_buffered(node)?);
-        let mut bytes = vec![0; PIECE as usize * SECTOR];
-        for at in (0..self.bytes / SECTOR as u64).step_by(PIECE as usize) {
-            base.read_exact_at(&mut bytes, at * SECTOR as u64)?;
-            let (on, sector) = shape.find(at, len);
-            if on == member && bytes.iter().any(|byte| *byte != 0) {
-                disk.write_all_at(&bytes, sector * SECTOR as u64)?;
+        let (mut much, nothing) = (vec![0; MUCH], vec![0; MUCH]);
+        for start in (0..self.bytes).step_by(MUCH) {
+            base.read_exact_at(&mut much, start)?;
+            if much == nothing {
+                continue;
+            }
+            for (at, bytes) in (start..).step_by(PIECE).zip(much.chunks(PIECE)) {
+                let (on, sector) = shape.find(at / SECTOR as u64, len);
+                if on == member && bytes != &nothing[..PIECE] {
+                    disk.write_all_at(bytes, sector * SECTOR as u64)?;
+                }
             }
         }
         disk.sync_all()?;
@@ -90,9 +96,17 @@ impl Images {
                 let What::Write { sector, data } = &entry.what else {
                     continue;
                 };
-                for (at, bytes) in (*sector..).zip(data.chunks(SECTOR)) {
-                    let at = shown.get(at as usize).context("a write behind the end")?;
-                    image.write_all_at(bytes, at * SECTOR as u64)?;
+                let sectors = data.len() / SECTOR;
+                let shown = shown
+                    .get(*sector as usize..)
+                    .and_then(|shown| shown.get(..sectors))
+                    .context("a write behind the end")?;
+                // What lies together above, at once.
+                let mut bytes = data.as_slice();
+                for run in shown.chunk_by(|a, b| a + 1 == *b) {
+                    let (these, others) = bytes.split_at(run.len() * SECTOR);
+                    image.write_all_at(these, run[0] * SECTOR as u64)?;
+                    bytes = others;
                 }
             }
         }

@@ -65,6 +65,9 @@ impl Shape {
 
     /// Which sector of the device is at each sector of disk `member`, of `len` sectors.
     pub fn shown(self, member: usize, len: u64) -> Vec<u64> {
+        if self == Shape::Linear {
+            return (0..len).collect();
+        }
         let mut shown = vec![0; len as usize];
         for at in 0..len * self.members() as u64 {
             let (on, sector) = self.find(at, len);
