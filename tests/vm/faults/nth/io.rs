@@ -114,7 +114,7 @@ fn others(who: Who, ubd: &Ubd) -> Result<Vec<Counter>> {
     for process in fs::read_dir("/proc")?.flatten() {
         let path = process.path();
         let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
-        if name.starts_with(&format!("ubd{}", ubd.id())) {
+        if name.starts_with(&format!("ubd{}/", ubd.id())) {
             threads.extend(Counter::open(Path::new(&path)));
         }
     }
