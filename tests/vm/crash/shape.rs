@@ -12,6 +12,7 @@ use ubd_bpf::uapi::ublk;
 use crate::cluster::server::Server;
 use crate::forward::server::{Device, Setup};
 use crate::support::{Counters, Prog, Ubd};
+use crate::targets::data::Unload;
 
 /// Where the device's sectors are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +109,11 @@ impl Shape {
         let ubd = Ubd::add(&[&more, "-q 2"])?;
         Ok(Held {
             way,
-            what: What::Tool { ubd, _prog: prog },
+            what: What::Tool {
+                ubd,
+                _prog: prog,
+                _unload: (self == Shape::Stripe).then_some(Unload("stripe")),
+            },
         })
     }
 }
@@ -165,6 +170,7 @@ enum What {
     Tool {
         ubd: Ubd,
         _prog: Option<Prog>,
+        _unload: Option<Unload>,
     },
     Clusters {
         device: Device,
@@ -181,7 +187,11 @@ pub struct Held {
 
 impl Held {
     pub fn tool(ubd: Ubd, way: Way) -> Held {
-        let what = What::Tool { ubd, _prog: None };
+        let what = What::Tool {
+            ubd,
+            _prog: None,
+            _unload: None,
+        };
         Held { way, what }
     }
 
@@ -221,7 +231,12 @@ impl Held {
 
     pub fn del(self) -> Result<()> {
         match self.what {
-            What::Tool { ubd, .. } => ubd.del(),
+            // The programs go after it.
+            What::Tool {
+                ubd,
+                _prog,
+                _unload,
+            } => ubd.del(),
             What::Clusters { device, .. } => device.end(),
             What::Moving(server) => server.stop().map(drop),
         }

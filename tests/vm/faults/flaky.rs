@@ -58,10 +58,10 @@ impl Flaky {
 
     /// The parts `bad`, in sectors, do `fault` from now on; or nothing does.
     pub fn set(&self, bad: &[Range<u64>], fault: Option<Fault>) -> Result<()> {
-        // Neither a file system's leave nor what is on its way is waited for: faults come as
-        // they will.
+        // Neither a file system's leave nor what is on its way is waited for, faults come as
+        // they will; nor is udev, which may have been told to be quiet.
         sh(format!(
-            "printf '{0}' | dmsetup load {1}; dmsetup resume --nolockfs --noflush {1}",
+            "printf '{0}' | dmsetup load {1}; dmsetup --noudevsync resume --nolockfs --noflush {1}",
             self.table(bad, fault),
             self.name
         ))

@@ -12,6 +12,7 @@ use crate::support::backing::noise;
 use crate::support::io::{open_direct, Aligned};
 use crate::support::mount::{image, Mount};
 use crate::support::{growth, Quiet, Ubd};
+use crate::targets::data::Unload;
 
 fn errno(result: io::Result<()>) -> Option<i32> {
     result.err().and_then(|err| err.raw_os_error())
@@ -25,6 +26,7 @@ pub fn fails(way: Way) -> Result<()> {
         Way::Declined => "",
         Way::Forwarded => "--forward",
     };
+    let _unload = (way == Way::Mapped).then_some(Unload("stripe"));
     let members = format!("-f {} -f {}", disks[0].node(), disks[1].node());
     let ubd = Ubd::add(&["-t stripe --chunk 8K", how, &members])?;
     let _quiet = Quiet::udev()?;
