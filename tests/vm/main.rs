@@ -9,8 +9,10 @@
 
 mod cluster;
 mod control;
+mod crash;
 mod data;
 mod fastpath;
+mod faults;
 mod files;
 mod flush;
 mod forward;
@@ -32,6 +34,9 @@ use support::Test;
 fn main() -> std::process::ExitCode {
     // Some tests start this program again, to be somebody else.
     fuzz::play();
+    if let Ok(task) = std::env::var(crash::power::TASK) {
+        return crash::power::run(&task);
+    }
     let tests: Vec<&Test> = [
         data::TESTS,
         fs::TESTS,
@@ -54,6 +59,8 @@ fn main() -> std::process::ExitCode {
         serve::TESTS,
         modes::TESTS,
         fuzz::TESTS,
+        crash::TESTS,
+        faults::TESTS,
     ]
     .into_iter()
     .flatten()

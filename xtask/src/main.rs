@@ -15,6 +15,7 @@ mod kvm;
 mod log_scan;
 mod packages;
 mod peer;
+mod power_loss;
 mod programs;
 mod progress;
 mod rootfs;

@@ -9,7 +9,7 @@ use clap::Args;
 
 use crate::guest::Guest;
 use crate::kernel::Kernel;
-use crate::{host::BuildFailed, peer, programs, vm};
+use crate::{host::BuildFailed, peer, power_loss, programs, vm};
 
 /// The test target whose program runs in the guest.
 const VM_TEST: &str = "vm";
@@ -81,23 +81,31 @@ fn vm_tests(kernel: &Kernel, args: &TestArgs) -> Result<u8> {
             built.len()
         )));
     };
-    let mut guest = vm::with_ubd(Guest::new()?, kernel)?;
-    // Some tests go on for hours when they may, and some repeat what they did before.
-    for name in ["UBD_LONG", "UBD_SEED"] {
-        if let Ok(value) = std::env::var(name) {
-            guest = guest.with_env(name, &value);
+    let machine = || -> Result<Guest> {
+        let guest = vm::with_ubd(Guest::new()?, kernel)?;
+        guest.copy(test, "vm-test")?;
+        Ok(guest)
+    };
+    let mut code = 0;
+    if !power_loss::is_all(&args.filter) {
+        let mut guest = machine()?;
+        // Some tests go on for hours when they may, and some repeat what they did before.
+        for name in ["UBD_LONG", "UBD_SEED"] {
+            if let Ok(value) = std::env::var(name) {
+                guest = guest.with_env(name, &value);
+            }
         }
+        guest.program(&peer::rublk()?)?;
+        for example in peer::examples()? {
+            guest.program(&example)?;
+        }
+        let command: Vec<_> = std::iter::once("/ubd/run/vm-test".into())
+            .chain(args.filter.iter().cloned())
+            .collect();
+        code = vm::run(kernel, &args.machine, &guest, &command)?.min(1);
     }
-    guest.copy(test, "vm-test")?;
-    guest.program(&peer::rublk()?)?;
-    for example in peer::examples()? {
-        guest.program(&example)?;
+    if power_loss::is_wanted(&args.filter) {
+        code = code.max(power_loss::test(kernel, &args.machine, machine()?)?);
     }
-    let command: Vec<_> = std::iter::once("/ubd/run/vm-test".into())
-        .chain(args.filter.iter().cloned())
-        .collect();
-    match vm::run(kernel, &args.machine, &guest, &command)? {
-        0 => Ok(0),
-        _ => Ok(1),
-    }
+    Ok(code)
 }
