@@ -19,6 +19,7 @@ mod power_loss;
 mod programs;
 mod progress;
 mod rootfs;
+mod soak;
 mod test;
 mod virtme;
 mod vm;
@@ -66,6 +67,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Run every test, on the host and in a virtual machine
     Test(test::TestArgs),
+    /// Let everything happen at once, for as long as you like
+    Soak(soak::SoakArgs),
 }
 
 fn run(cli: Cli) -> Result<u8> {
@@ -104,6 +107,7 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Demo(args) => demo::command(&one()?, args),
         Command::Bench(args) => bench::command(&one()?, args),
         Command::Test(args) => test::command(&all, args),
+        Command::Soak(args) => soak::command(&one()?, &args),
     }
 }
 
