@@ -8,6 +8,7 @@ mod disk;
 mod fio;
 pub mod io;
 mod kernel_log;
+mod leaks;
 mod leftovers;
 pub mod model;
 mod module;
