@@ -96,7 +96,7 @@ The next thing to try:
 fn run(kernel: &Kernel, guest: &Guest, disks: &[&str], icount: bool, words: &str) -> Result<u8> {
     let machine = vm::Machine {
         cpus: 2,
-        memory: "2G".to_owned(),
+        memory: None,
         icount,
         disks: disks.iter().map(|size| size.to_string()).collect(),
         append: Vec::new(),

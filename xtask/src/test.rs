@@ -63,7 +63,8 @@ fn host_tests(filter: &[OsString]) -> Result<bool> {
     Ok(status.success())
 }
 
-fn vm_tests(kernel: &Kernel, args: &TestArgs) -> Result<u8> {
+/// A guest with the tests, as `/ubd/run/vm-test`, and all that they need.
+pub fn guest(kernel: &Kernel) -> Result<Guest> {
     let built = programs::executables(
         "test",
         &[
@@ -91,6 +92,11 @@ fn vm_tests(kernel: &Kernel, args: &TestArgs) -> Result<u8> {
     for example in peer::examples()? {
         guest.program(&example)?;
     }
+    Ok(guest)
+}
+
+fn vm_tests(kernel: &Kernel, args: &TestArgs) -> Result<u8> {
+    let guest = guest(kernel)?;
     let command: Vec<_> = std::iter::once("/ubd/run/vm-test".into())
         .chain(args.filter.iter().cloned())
         .collect();

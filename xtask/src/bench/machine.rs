@@ -140,7 +140,7 @@ pub fn counting() -> vm::Machine {
 pub fn timed(cpus: u32) -> vm::Machine {
     vm::Machine {
         cpus,
-        memory: "2G".to_owned(),
+        memory: None,
         icount: false,
         disks: Vec::new(),
         append: Vec::new(),
