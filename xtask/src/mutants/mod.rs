@@ -33,7 +33,7 @@ pub struct MutantsArgs {
     #[arg(long)]
     json: bool,
 
-    /// Take a mutant whose tests go on for so long for one that hangs [default: 240, where KASAN is needed 900]
+    /// Take a test that goes on for so long for one that hangs [default: 240, where KASAN is needed 900]
     #[arg(long, value_name = "SECONDS")]
     limit: Option<u64>,
 
@@ -49,18 +49,11 @@ pub fn command(series: &Series, build: Build, args: &MutantsArgs) -> Result<u8> 
     }
     let (debug, plain): (Vec<_>, Vec<_>) = mutants.iter().partition(|mutant| mutant.sanitize);
     let mut results = Vec::new();
-    for (group, build, limit) in [
-        (plain, build, 240),
-        (
-            debug,
-            if matches!(build, Build::Packaged) {
-                Build::Debug
-            } else {
-                build
-            },
-            900,
-        ),
-    ] {
+    let with_kasan = match build {
+        Build::Packaged => Build::Debug,
+        chosen => chosen,
+    };
+    for (group, build, limit) in [(plain, build, 240), (debug, with_kasan, 900)] {
         if group.is_empty() {
             continue;
         }
@@ -147,23 +140,25 @@ type Driver<'a> = (&'a str, PathBuf, Vec<String>);
 fn machine(kernel: &Kernel, drivers: &[Driver], limit: u64) -> Result<Vec<Outcome>> {
     let guest = test::guest(kernel)?;
     guest.write("mutants.sh", SCRIPT)?;
+    let mut timeout = 600;
     for (name, module, tests) in drivers {
         guest.copy(module, &format!("mutants/{name}.ko"))?;
         guest.write(&format!("mutants/{name}.tests"), &tests.join(" "))?;
+        let seconds = limit * tests.len() as u64;
+        guest.write(&format!("mutants/{name}.seconds"), &seconds.to_string())?;
+        timeout += seconds;
     }
     let names = drivers.iter().map(|(name, ..)| OsString::from(name));
-    let command: Vec<_> = ["/ubd/run/mutants.sh".into(), limit.to_string().into()]
-        .into_iter()
+    let command: Vec<_> = std::iter::once("/ubd/run/mutants.sh".into())
         .chain(names)
         .collect();
-    let count = drivers.len() as u64;
     let machine = vm::Machine {
         // One CPU that spins is a mutant, too.
         append: vec!["softlockup_panic=1".to_owned()],
-        timeout: Some(600 + count * (limit + 30)),
+        timeout: Some(timeout),
         ..vm::Machine::usual()
     };
-    eprintln!("xtask: a machine for up to {count} drivers ...");
+    eprintln!("xtask: a machine for up to {} drivers ...", drivers.len());
     let printed = guest.dir.join("printed");
     vm::boot(kernel, &machine, &guest, &command, File::create(&printed)?)?;
     if !guest.started() {
