@@ -17,6 +17,7 @@
 #include <linux/uio.h>
 #include <linux/workqueue.h>
 
+#include "count.h"
 #include "file.h"
 #include "track.h"
 
@@ -77,8 +78,8 @@ static void ubd_fio_end(struct ubd_fio *fio, blk_status_t status)
 	struct bio *bio = fio->bio;
 
 	if (fio->acct)
-		bdev_end_io_acct(bio->bi_bdev, bio_op(bio), fio->sectors,
-				 fio->start);
+		ubd_acct_finish(bio->bi_bdev, bio_op(bio), fio->sectors,
+				fio->start);
 	ubd_track_end(ub, fio->epoch);
 	ubd_fio_free(ub, fio);
 	if (status)
@@ -93,7 +94,7 @@ static void ubd_fio_decline_fn(struct work_struct *work)
 	struct bio *bio = fio->bio;
 
 	if (fio->acct)
-		bdev_end_io_acct(bio->bi_bdev, bio_op(bio), 0, fio->start);
+		ubd_acct_finish(bio->bi_bdev, bio_op(bio), 0, fio->start);
 	ubd_fio_free(ub, fio);
 	ubd_decline_rest(ub, bio);
 }
@@ -399,7 +400,7 @@ void ubd_file_submit(struct ubd_device *ub, struct ubd_slot *slot,
 	fio->acct = epoch != UBD_FORWARDED &&
 		    blk_queue_io_stat(bdev_get_queue(bio->bi_bdev));
 	if (fio->acct)
-		fio->start = bio_start_io_acct(bio);
+		fio->start = ubd_acct_begin(bio->bi_bdev, bio_op(bio));
 	if (epoch >= 0)
 		ubd_count(ub, tracked);
 	if (!ubd_is_read(fio) && !READ_ONCE(slot->touch))

@@ -5,6 +5,7 @@
  */
 #include "ubd.h"
 #include "channel.h"
+#include "count.h"
 
 static u32 ubd_desc_op_flags(struct request *rq)
 {
@@ -46,7 +47,7 @@ void ubd_acct_start(struct ubd_device *ub, struct request *rq)
 	    !blk_queue_io_stat(ub->front_bdev->bd_disk->queue))
 		return;
 	pdu->acct = ub->front_bdev;
-	pdu->start = bdev_start_io_acct(pdu->acct, req_op(rq), jiffies);
+	pdu->start = ubd_acct_begin(pdu->acct, req_op(rq));
 }
 
 static void ubd_acct_end(struct request *rq, unsigned int sectors)
@@ -54,7 +55,7 @@ static void ubd_acct_end(struct request *rq, unsigned int sectors)
 	struct ubd_rq *pdu = ubd_rq(rq);
 
 	if (pdu->acct)
-		bdev_end_io_acct(pdu->acct, req_op(rq), sectors, pdu->start);
+		ubd_acct_finish(pdu->acct, req_op(rq), sectors, pdu->start);
 	pdu->acct = NULL;
 }
 
