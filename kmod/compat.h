@@ -24,6 +24,7 @@
 #include <linux/bio.h>
 #include <linux/blk-cgroup.h>
 #include <linux/blk-mq.h>
+#include <linux/cred.h>
 #include <linux/io_uring/cmd.h>
 
 #include "ublk_new.h"
@@ -213,6 +214,17 @@ static __always_inline void ubd_bio_set_dev(struct bio *bio,
 	bio->bi_flags = flags | (checked ? 1U << BIO_REMAPPED : 0);
 	bio->bi_bdev = bdev;
 	bio_associate_blkg_from_css(bio, bio_blkcg_css(bio));
+}
+
+/* ---- credentials ---- */
+
+/* The calling thread acts as @cred from now on, and holds it. */
+static inline void ubd_assume_cred(const struct cred *cred)
+{
+#if !UBD_IS_SERIES(6, 12)
+	get_cred(cred);		/* there it is override_creds() that does */
+#endif
+	put_cred(override_creds(cred));
 }
 
 #endif /* UBD_COMPAT_H */

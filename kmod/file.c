@@ -319,12 +319,21 @@ static ssize_t ubd_fio_fallocate(struct ubd_fio *fio)
 	return ret ? ret : (ssize_t)bio->bi_iter.bi_size;
 }
 
+/*
+ * Who registered the file writes it. A thread stays who it was for one bio,
+ * since most often the next one asks for the same.
+ */
+static void ubd_become(const struct cred *cred)
+{
+	if (unlikely(current_cred() != cred))
+		ubd_assume_cred(cred);
+}
+
 /* On a thread. */
 static void ubd_fio_issue(struct ubd_work *work)
 {
 	struct ubd_fio *fio = container_of(work, struct ubd_fio, work);
 	struct cgroup_subsys_state *css;
-	const struct cred *old_cred;
 	struct bio *bio = fio->bio;
 	ssize_t ret;
 
@@ -333,8 +342,8 @@ static void ubd_fio_issue(struct ubd_work *work)
 		ubd_fio_cannot(fio, -EIO);
 		return;
 	}
-	/* Who registered the file writes it, who asked for it pays for it. */
-	old_cred = override_creds(fio->slot->cred);
+	ubd_become(fio->slot->cred);
+	/* Who asked for it pays for it. */
 	css = bio_blkcg_css(bio);
 	if (css != blkcg_root_css)
 		kthread_associate_blkcg(css);
@@ -344,7 +353,6 @@ static void ubd_fio_issue(struct ubd_work *work)
 		ret = ubd_fio_rw(fio, fio->nowait);
 	if (css != blkcg_root_css)
 		kthread_associate_blkcg(NULL);
-	revert_creds(old_cred);
 	ubd_fio_returned(fio, ret);
 }
 
