@@ -5,7 +5,7 @@ mod arithmetic;
 /// What is tested is the example itself.
 #[path = "../../examples/relocate/mover.rs"]
 mod mover;
-mod server;
+pub mod server;
 #[path = "../../examples/relocate/target.rs"]
 pub mod target;
 

@@ -9,12 +9,15 @@
 
 mod cluster;
 mod control;
+mod crash;
 mod data;
 mod fastpath;
+mod faults;
 mod files;
 mod flush;
 mod forward;
 mod fs;
+mod fuzz;
 mod lifecycle;
 mod modes;
 mod peer;
@@ -31,6 +34,11 @@ mod verdicts;
 use support::{runner, supervisor, Test};
 
 fn main() -> std::process::ExitCode {
+    // Some tests start this program again, to be somebody else.
+    fuzz::play();
+    if let Ok(task) = std::env::var(crash::power::TASK) {
+        return crash::power::run(&task);
+    }
     let tests: Vec<&Test> = [
         data::TESTS,
         fs::TESTS,
@@ -52,6 +60,9 @@ fn main() -> std::process::ExitCode {
         resize::TESTS,
         serve::TESTS,
         modes::TESTS,
+        fuzz::TESTS,
+        crash::TESTS,
+        faults::TESTS,
         soak::TESTS,
         suites::TESTS,
     ]

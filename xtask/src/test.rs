@@ -9,7 +9,7 @@ use clap::Args;
 
 use crate::guest::Guest;
 use crate::kernel::Kernel;
-use crate::{host::BuildFailed, peer, programs, vm};
+use crate::{host::BuildFailed, peer, power_loss, programs, vm};
 
 /// The test target whose program runs in the guest.
 const VM_TEST: &str = "vm";
@@ -67,13 +67,17 @@ fn host_tests(filter: &[OsString]) -> Result<bool> {
 }
 
 fn vm_tests(kernel: &Kernel, args: &TestArgs) -> Result<u8> {
-    let command: Vec<_> = std::iter::once(PROGRAM.into())
-        .chain(args.filter.iter().cloned())
-        .collect();
-    match vm::run(kernel, &args.machine, &guest(kernel)?, &command)? {
-        0 => Ok(0),
-        _ => Ok(1),
+    let mut code = 0;
+    if !power_loss::is_all(&args.filter) {
+        let command: Vec<_> = std::iter::once(PROGRAM.into())
+            .chain(args.filter.iter().cloned())
+            .collect();
+        code = vm::run(kernel, &args.machine, &guest(kernel)?, &command)?.min(1);
     }
+    if power_loss::is_wanted(&args.filter) {
+        code = code.max(power_loss::test(kernel, &args.machine, guest(kernel)?)?);
+    }
+    Ok(code)
 }
 
 /// A machine with the tests that need the driver, and all that they use.
@@ -96,9 +100,11 @@ pub fn guest(kernel: &Kernel) -> Result<Guest> {
         )));
     };
     let mut guest = vm::with_ubd(Guest::new()?, kernel)?;
-    // Some tests go on for hours when they may.
-    if std::env::var_os("UBD_LONG").is_some() {
-        guest = guest.with_env("UBD_LONG", "1");
+    // Some tests go on for hours when they may, and some repeat what they did before.
+    for name in ["UBD_LONG", "UBD_SEED"] {
+        if let Ok(value) = std::env::var(name) {
+            guest = guest.with_env(name, &value);
+        }
     }
     guest.copy(test, "vm-test")?;
     guest.program(&programs::example("relocate")?)?;

@@ -8,6 +8,7 @@ mod disk;
 mod fio;
 pub mod io;
 pub mod kernel_log;
+mod leaks;
 pub mod leftovers;
 pub mod model;
 pub mod module;
