@@ -9,10 +9,13 @@ use clap::Args;
 
 use crate::guest::Guest;
 use crate::kernel::Kernel;
-use crate::{host::BuildFailed, peer, programs, vm};
+use crate::{host::BuildFailed, peer, power_loss, programs, vm};
 
 /// The test target whose program runs in the guest.
 const VM_TEST: &str = "vm";
+
+/// Where it is there.
+pub const PROGRAM: &str = "/ubd/run/vm-test";
 
 /// `cargo xtask test`
 #[derive(Args)]
@@ -64,6 +67,21 @@ fn host_tests(filter: &[OsString]) -> Result<bool> {
 }
 
 fn vm_tests(kernel: &Kernel, args: &TestArgs) -> Result<u8> {
+    let mut code = 0;
+    if !power_loss::is_all(&args.filter) {
+        let command: Vec<_> = std::iter::once(PROGRAM.into())
+            .chain(args.filter.iter().cloned())
+            .collect();
+        code = vm::run(kernel, &args.machine, &guest(kernel)?, &command)?.min(1);
+    }
+    if power_loss::is_wanted(&args.filter) {
+        code = code.max(power_loss::test(kernel, &args.machine, guest(kernel)?)?);
+    }
+    Ok(code)
+}
+
+/// A machine with the tests that need the driver, and all that they use.
+pub fn guest(kernel: &Kernel) -> Result<Guest> {
     let built = programs::executables(
         "test",
         &[
@@ -89,15 +107,11 @@ fn vm_tests(kernel: &Kernel, args: &TestArgs) -> Result<u8> {
         }
     }
     guest.copy(test, "vm-test")?;
+    guest.program(&programs::example("relocate")?)?;
     guest.program(&peer::rublk()?)?;
+    guest.program(&peer::fsx()?)?;
     for example in peer::examples()? {
         guest.program(&example)?;
     }
-    let command: Vec<_> = std::iter::once("/ubd/run/vm-test".into())
-        .chain(args.filter.iter().cloned())
-        .collect();
-    match vm::run(kernel, &args.machine, &guest, &command)? {
-        0 => Ok(0),
-        _ => Ok(1),
-    }
+    Ok(guest)
 }

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,9 +23,9 @@ pub struct Machine {
     #[arg(long, default_value_t = 2)]
     pub cpus: u32,
 
-    /// Memory, as QEMU takes it
-    #[arg(long, default_value = "2G")]
-    pub memory: String,
+    /// Memory, as QEMU takes it [default: 2G, for a self-built kernel 4G]
+    #[arg(long)]
+    pub memory: Option<String>,
 
     /// Count instructions: one a nanosecond of guest time, exactly repeatable; slow, one CPU, no KVM
     #[arg(long)]
@@ -46,6 +46,21 @@ pub struct Machine {
     /// More for QEMU's command line
     #[arg(skip)]
     pub qemu: Vec<String>,
+}
+
+impl Machine {
+    /// What the options say if there are none.
+    pub fn usual() -> Machine {
+        Machine {
+            cpus: 2,
+            memory: None,
+            icount: false,
+            disks: Vec::new(),
+            append: Vec::new(),
+            timeout: None,
+            qemu: Vec::new(),
+        }
+    }
 }
 
 /// `cargo xtask vm`
@@ -89,28 +104,27 @@ pub fn with_ubd(guest: Guest, kernel: &Kernel) -> Result<Guest> {
 
 /// Boots, runs `command` (a shell if empty) and scans the kernel log.
 pub fn run(kernel: &Kernel, machine: &Machine, guest: &Guest, command: &[OsString]) -> Result<u8> {
-    guest.seal(command)?;
-    let script = qemu_command(kernel, machine, guest, command.is_empty())?;
-    let kernel_log = guest.dir.join("kernel.log");
+    let status = boot(kernel, machine, guest, command, io::stdout())?;
+    verdict(guest, &kernel_log(guest), status)
+}
+
+/// Where the machine's console goes.
+pub fn kernel_log(guest: &Guest) -> PathBuf {
+    guest.dir.join("kernel.log")
+}
+
+/// Boots and runs `command` to its end, whatever that is; what it prints goes to `to`. None: the
+/// machine had to be ended.
+pub fn boot(
+    kernel: &Kernel,
+    machine: &Machine,
+    guest: &Guest,
+    command: &[OsString],
+    to: impl Write + Send + 'static,
+) -> Result<Option<ExitStatus>> {
+    let kernel_log = kernel_log(guest);
     let start = Instant::now();
-    // setpriv: the machine must not outlive us, however we end.
-    let mut qemu = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "sh", "-c", &format!("exec {script}")])
-        .env("TMPDIR", guest.dir.join("tmp"))
-        .stdin(if command.is_empty() {
-            Stdio::inherit()
-        } else {
-            Stdio::null()
-        })
-        .stdout(if command.is_empty() {
-            Stdio::inherit()
-        } else {
-            Stdio::piped()
-        })
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("failed to run `setpriv`")?;
-    // QEMU's stderr carries the guest's console, its stdout what the command prints.
+    let mut qemu = start_machine(kernel, machine, guest, command)?;
     let log = qemu
         .stderr
         .take()
@@ -118,7 +132,7 @@ pub fn run(kernel: &Kernel, machine: &Machine, guest: &Guest, command: &[OsStrin
     let output = qemu
         .stdout
         .take()
-        .map(|from: ChildStdout| pump(from, Ok(io::stdout())));
+        .map(|from: ChildStdout| pump(from, Ok(to)));
     let status = wait(
         &mut qemu,
         machine.timeout.map(Duration::from_secs),
@@ -134,7 +148,36 @@ pub fn run(kernel: &Kernel, machine: &Machine, guest: &Guest, command: &[OsStrin
     for number in 0..machine.disks.len() {
         fs::remove_file(disk_path(guest, number)).context("failed to remove a scratch disk")?;
     }
-    verdict(guest, &kernel_log, status)
+    Ok(status)
+}
+
+/// Starts QEMU. Its stdout, which is piped if there is a command, carries what that prints, its
+/// stderr the guest's console.
+pub fn start_machine(
+    kernel: &Kernel,
+    machine: &Machine,
+    guest: &Guest,
+    command: &[OsString],
+) -> Result<Child> {
+    guest.seal(command)?;
+    let script = qemu_command(kernel, machine, guest, command.is_empty())?;
+    // setpriv: the machine must not outlive us, however we end.
+    Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "sh", "-c", &format!("exec {script}")])
+        .env("TMPDIR", guest.dir.join("tmp"))
+        .stdin(if command.is_empty() {
+            Stdio::inherit()
+        } else {
+            Stdio::null()
+        })
+        .stdout(if command.is_empty() {
+            Stdio::inherit()
+        } else {
+            Stdio::piped()
+        })
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("failed to run `setpriv`")
 }
 
 /// What the run says: the kernel's complaints come first, then the command's exit code.
@@ -218,10 +261,13 @@ fn wait(
     }
 }
 
-type Pump = thread::JoinHandle<io::Result<()>>;
+pub type Pump = thread::JoinHandle<io::Result<()>>;
 
 /// Copies as it comes, so that the user sees lines when they are printed.
-fn pump(mut from: impl Read + Send + 'static, to: io::Result<impl Write + Send + 'static>) -> Pump {
+pub fn pump(
+    mut from: impl Read + Send + 'static,
+    to: io::Result<impl Write + Send + 'static>,
+) -> Pump {
     thread::spawn(move || {
         let mut to = to?;
         let mut buffer = [0; 16 * 1024];
@@ -237,7 +283,7 @@ fn pump(mut from: impl Read + Send + 'static, to: io::Result<impl Write + Send +
 }
 
 /// Where the scratch disk of that number lies; a file that is there already is kept as it is.
-pub fn disk_path(guest: &Guest, number: usize) -> std::path::PathBuf {
+pub fn disk_path(guest: &Guest, number: usize) -> PathBuf {
     guest.dir.join(format!("disk{number}.raw"))
 }
 
@@ -256,6 +302,9 @@ raise SystemExit(run.main())";
 /// The QEMU command line, as a line of shell; virtme-ng works it out.
 fn qemu_command(kernel: &Kernel, machine: &Machine, guest: &Guest, shell: bool) -> Result<String> {
     let python = virtme::ensure()?;
+    // KASAN's shadow and what kmemleak remembers take a third.
+    let usual = if kernel.custom.is_some() { "4G" } else { "2G" };
+    let memory = machine.memory.as_deref().unwrap_or(usual);
     let share = |name: &str, dir: &Path| format!("ubd/{name}={}", dir.display());
     let mut virtme = Command::new(python);
     virtme
@@ -284,7 +333,7 @@ fn qemu_command(kernel: &Kernel, machine: &Machine, guest: &Guest, shell: bool) 
         .args(["--rodir", &share("repo", &host::repo())])
         .args(["--rodir", &share("run", &guest.dir.join("run"))])
         .args(["--rwdir", &share("out", &guest.dir.join("out"))])
-        .args(["--memory", &machine.memory])
+        .args(["--memory", memory])
         .args([
             "--cpus",
             &if machine.icount { 1 } else { machine.cpus }.to_string(),
@@ -316,7 +365,9 @@ fn qemu_command(kernel: &Kernel, machine: &Machine, guest: &Guest, shell: bool) 
         "udev.children_max=4",
     ];
     // Five levels of page tables are slow to emulate, and KASAN of 6.12 trips over them early in boot.
-    let debug: &[&str] = match kernel.custom {
+    let debug: &[&str] = match &kernel.custom {
+        Some(custom) if custom.debug => &["no5lvl", "no_debug_objects", "kasan_multi_shot"],
+        // What else it watches by itself takes its time.
         Some(_) => &[
             "no5lvl",
             "kmemleak=off",
