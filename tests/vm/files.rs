@@ -6,7 +6,7 @@ mod claimed;
 mod discards;
 mod fragmented;
 mod frozen;
-mod full;
+pub mod full;
 mod inline;
 mod stacked;
 mod threads;

@@ -7,7 +7,7 @@ mod install;
 mod life;
 mod partial;
 mod refused;
-mod server;
+pub mod server;
 
 use crate::support::backing::Kind;
 use crate::support::Test;

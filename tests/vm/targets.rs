@@ -3,7 +3,7 @@
 //! the same bytes.
 
 pub mod by_hand;
-mod data;
+pub mod data;
 mod lifecycle;
 mod members;
 mod refused;

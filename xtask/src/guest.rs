@@ -134,6 +134,17 @@ impl Guest {
         self.write("command", &format!("#!/bin/sh\nexec {}\n", words.join(" ")))
     }
 
+    /// Forgets how the last run ended, so that the machine can boot again.
+    pub fn forget(&self) -> Result<()> {
+        for name in [".started", ".exit-code"] {
+            match fs::remove_file(self.dir.join("out").join(name)) {
+                Err(err) if err.kind() != std::io::ErrorKind::NotFound => return Err(err.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// True once the guest's user space is up.
     pub fn started(&self) -> bool {
         self.dir.join("out/.started").exists()

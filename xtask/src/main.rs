@@ -16,10 +16,12 @@ mod log_scan;
 mod mutants;
 mod packages;
 mod peer;
+mod power_loss;
 mod programs;
 mod progress;
 mod rootfs;
 mod sanitize;
+mod soak;
 mod test;
 mod virtme;
 mod vm;
@@ -73,6 +75,8 @@ enum Command {
     Mutants(mutants::MutantsArgs),
     /// Run every test, on the host and in a virtual machine
     Test(test::TestArgs),
+    /// Let everything happen at once, for as long as you like
+    Soak(soak::SoakArgs),
 }
 
 fn run(cli: Cli) -> Result<u8> {
@@ -116,6 +120,7 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Bench(args) => bench::command(&one()?, args),
         Command::Mutants(args) => mutants::command(series()?, build, &args),
         Command::Test(args) => test::command(&all, args),
+        Command::Soak(args) => soak::command(&one()?, &args),
     }
 }
 

@@ -9,10 +9,13 @@ use clap::Args;
 
 use crate::guest::Guest;
 use crate::kernel::Kernel;
-use crate::{host::BuildFailed, peer, programs, vm};
+use crate::{host::BuildFailed, peer, power_loss, programs, vm};
 
 /// The test target whose program runs in the guest.
 const VM_TEST: &str = "vm";
+
+/// Where it is there.
+pub const PROGRAM: &str = "/ubd/run/vm-test";
 
 /// `cargo xtask test`
 #[derive(Args)]
@@ -63,7 +66,21 @@ fn host_tests(filter: &[OsString]) -> Result<bool> {
     Ok(status.success())
 }
 
-/// A guest with the tests, as `/ubd/run/vm-test`, and all that they need.
+fn vm_tests(kernel: &Kernel, args: &TestArgs) -> Result<u8> {
+    let mut code = 0;
+    if !power_loss::is_all(&args.filter) {
+        let command: Vec<_> = std::iter::once(PROGRAM.into())
+            .chain(args.filter.iter().cloned())
+            .collect();
+        code = vm::run(kernel, &args.machine, &guest(kernel)?, &command)?.min(1);
+    }
+    if power_loss::is_wanted(&args.filter) {
+        code = code.max(power_loss::test(kernel, &args.machine, guest(kernel)?)?);
+    }
+    Ok(code)
+}
+
+/// A machine with the tests that need the driver, and all that they use.
 pub fn guest(kernel: &Kernel) -> Result<Guest> {
     let built = programs::executables(
         "test",
@@ -83,25 +100,18 @@ pub fn guest(kernel: &Kernel) -> Result<Guest> {
         )));
     };
     let mut guest = vm::with_ubd(Guest::new()?, kernel)?;
-    // Some tests go on for hours when they may.
-    if std::env::var_os("UBD_LONG").is_some() {
-        guest = guest.with_env("UBD_LONG", "1");
+    // Some tests go on for hours when they may, and some repeat what they did before.
+    for name in ["UBD_LONG", "UBD_SEED"] {
+        if let Ok(value) = std::env::var(name) {
+            guest = guest.with_env(name, &value);
+        }
     }
     guest.copy(test, "vm-test")?;
+    guest.program(&programs::example("relocate")?)?;
     guest.program(&peer::rublk()?)?;
+    guest.program(&peer::fsx()?)?;
     for example in peer::examples()? {
         guest.program(&example)?;
     }
     Ok(guest)
-}
-
-fn vm_tests(kernel: &Kernel, args: &TestArgs) -> Result<u8> {
-    let guest = guest(kernel)?;
-    let command: Vec<_> = std::iter::once("/ubd/run/vm-test".into())
-        .chain(args.filter.iter().cloned())
-        .collect();
-    match vm::run(kernel, &args.machine, &guest, &command)? {
-        0 => Ok(0),
-        _ => Ok(1),
-    }
 }

@@ -122,28 +122,9 @@ pub fn boot(
     command: &[OsString],
     to: impl Write + Send + 'static,
 ) -> Result<Option<ExitStatus>> {
-    guest.seal(command)?;
-    let script = qemu_command(kernel, machine, guest, command.is_empty())?;
     let kernel_log = kernel_log(guest);
     let start = Instant::now();
-    // setpriv: the machine must not outlive us, however we end.
-    let mut qemu = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "sh", "-c", &format!("exec {script}")])
-        .env("TMPDIR", guest.dir.join("tmp"))
-        .stdin(if command.is_empty() {
-            Stdio::inherit()
-        } else {
-            Stdio::null()
-        })
-        .stdout(if command.is_empty() {
-            Stdio::inherit()
-        } else {
-            Stdio::piped()
-        })
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("failed to run `setpriv`")?;
-    // QEMU's stderr carries the guest's console, its stdout what the command prints.
+    let mut qemu = start_machine(kernel, machine, guest, command)?;
     let log = qemu
         .stderr
         .take()
@@ -168,6 +149,35 @@ pub fn boot(
         fs::remove_file(disk_path(guest, number)).context("failed to remove a scratch disk")?;
     }
     Ok(status)
+}
+
+/// Starts QEMU. Its stdout, which is piped if there is a command, carries what that prints, its
+/// stderr the guest's console.
+pub fn start_machine(
+    kernel: &Kernel,
+    machine: &Machine,
+    guest: &Guest,
+    command: &[OsString],
+) -> Result<Child> {
+    guest.seal(command)?;
+    let script = qemu_command(kernel, machine, guest, command.is_empty())?;
+    // setpriv: the machine must not outlive us, however we end.
+    Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "sh", "-c", &format!("exec {script}")])
+        .env("TMPDIR", guest.dir.join("tmp"))
+        .stdin(if command.is_empty() {
+            Stdio::inherit()
+        } else {
+            Stdio::null()
+        })
+        .stdout(if command.is_empty() {
+            Stdio::inherit()
+        } else {
+            Stdio::piped()
+        })
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("failed to run `setpriv`")
 }
 
 /// What the run says: the kernel's complaints come first, then the command's exit code.
@@ -251,10 +261,13 @@ fn wait(
     }
 }
 
-type Pump = thread::JoinHandle<io::Result<()>>;
+pub type Pump = thread::JoinHandle<io::Result<()>>;
 
 /// Copies as it comes, so that the user sees lines when they are printed.
-fn pump(mut from: impl Read + Send + 'static, to: io::Result<impl Write + Send + 'static>) -> Pump {
+pub fn pump(
+    mut from: impl Read + Send + 'static,
+    to: io::Result<impl Write + Send + 'static>,
+) -> Pump {
     thread::spawn(move || {
         let mut to = to?;
         let mut buffer = [0; 16 * 1024];

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What lies between a device and the disks whose writes are logged.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{ensure, Result};
+use ubd_bpf::cluster::{ClusterMap, Content, Options, Place};
+use ubd_bpf::control::Control;
+use ubd_bpf::fastpath::Source;
+use ubd_bpf::uapi::ublk;
+
+use crate::cluster::server::Server;
+use crate::forward::server::{Device, Setup};
+use crate::support::{Counters, Prog, Ubd};
+use crate::targets::data::Unload;
+
+/// Where the device's sectors are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// On one disk, at the same place.
+    Linear,
+    /// On two disks in turn.
+    Stripe,
+    /// On two disks, in clusters all over the place.
+    Clusters,
+}
+
+/// Who does the I/O.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The driver, in place where it may.
+    Mapped,
+    /// The driver, counted.
+    Tracked,
+    /// The daemon.
+    Declined,
+    /// The driver, where the daemon says.
+    Forwarded,
+}
+
+const CHUNK: u64 = 16; // sectors
+const CLUSTER: u64 = 128; // sectors
+
+impl Shape {
+    pub fn members(self) -> usize {
+        match self {
+            Shape::Linear => 1,
+            Shape::Stripe | Shape::Clusters => 2,
+        }
+    }
+
+    /// Where sector `at` of the device is, on disks of `len` sectors: disk and sector.
+    pub fn find(self, at: u64, len: u64) -> (usize, u64) {
+        match self {
+            Shape::Linear => (0, at),
+            Shape::Stripe => {
+                let (chunk, within) = (at / CHUNK, at % CHUNK);
+                ((chunk % 2) as usize, chunk / 2 * CHUNK + within)
+            }
+            Shape::Clusters => {
+                let (half, place) = place(at / CLUSTER, len / CLUSTER);
+                (half as usize, place * CLUSTER + at % CLUSTER)
+            }
+        }
+    }
+
+    /// Which sector of the device is at each sector of disk `member`, of `len` sectors.
+    pub fn shown(self, member: usize, len: u64) -> Vec<u64> {
+        if self == Shape::Linear {
+            return (0..len).collect();
+        }
+        let mut shown = vec![0; len as usize];
+        for at in 0..len * self.members() as u64 {
+            let (on, sector) = self.find(at, len);
+            if on == member {
+                shown[sector as usize] = at;
+            }
+        }
+        shown
+    }
+
+    /// A device over `nodes`, of `len` sectors each.
+    pub fn device(self, way: Way, nodes: &[String], len: u64) -> Result<Held> {
+        let mut prog = None;
+        let mut more = match way {
+            Way::Mapped => "--bpf-fastpath".to_owned(),
+            Way::Forwarded => "--forward".to_owned(),
+            Way::Declined | Way::Tracked => String::new(),
+        };
+        match self {
+            Shape::Clusters => return clusters(way, nodes, len),
+            Shape::Linear => {
+                // A program that leaves everything to the daemon, or that has its bios counted.
+                let (name, set): (_, &[_]) = match way {
+                    Way::Tracked => ("linear_tracked", &[]),
+                    _ => ("decline_random", &["percent=100"]),
+                };
+                if more.is_empty() {
+                    prog = Some(Prog::load(name, set)?);
+                    more = format!("--bpf-fastpath={name}");
+                }
+                more += &format!(" -t loop -f {}", nodes[0]);
+            }
+            Shape::Stripe => {
+                let bytes = CHUNK * 512;
+                more += &format!(" -t stripe --chunk {bytes} -f {} -f {}", nodes[0], nodes[1]);
+            }
+        }
+        let ubd = Ubd::add(&[&more, "-q 2"])?;
+        Ok(Held {
+            way,
+            what: What::Tool {
+                ubd,
+                _prog: prog,
+                _unload: (self == Shape::Stripe).then_some(Unload("stripe")),
+            },
+        })
+    }
+}
+
+/// The half and the place there of cluster `number`, of twice `half`, which is a power of two.
+fn place(number: u64, half: u64) -> (u64, u64) {
+    let shuffled = (number * 37 + 11) % (2 * half);
+    (shuffled / half, shuffled % half)
+}
+
+/// A device whose daemon forwards by the same map, where no program does.
+fn clusters(way: Way, nodes: &[String], len: u64) -> Result<Held> {
+    let half = len / CLUSTER;
+    let paths: Vec<PathBuf> = nodes.iter().map(PathBuf::from).collect();
+    let slots: Vec<(&Path, bool)> = paths.iter().map(|path| (path.as_path(), true)).collect();
+    let device = Device::start(&Setup::new(&slots, 2 * len), move |event| {
+        ensure!(event.result == 0, "refused: {}", event.result);
+        if event.op() == ublk::IO_OP_FLUSH {
+            return event.answer(0);
+        }
+        let at = event.desc.start_sector;
+        let (slot, place) = place(at / CLUSTER, half);
+        let within = at % CLUSTER;
+        let left = (CLUSTER - within) as u32;
+        let part = left.min(event.desc.nr_sectors);
+        event.forward_to((slot as u32, place * CLUSTER + within), part)
+    })?;
+    let map = match way {
+        Way::Mapped | Way::Tracked => {
+            let options = Options {
+                name: "crash_clusters".parse()?,
+                program: Source::cluster(),
+                clusters: 2 * half as u32,
+                cluster_bytes: CLUSTER * 512,
+            };
+            let content = |number| {
+                let (slot, place) = place(u64::from(number), half);
+                Place::new(slot as u32, place).map_or(Content::Unmapped, Content::writable)
+            };
+            let map = ClusterMap::load(&options, content)?;
+            Control::open()?.bind(device.ubd.id(), "crash_clusters", 0)?;
+            Some(map)
+        }
+        Way::Declined | Way::Forwarded => None,
+    };
+    Ok(Held {
+        way: if map.is_some() { Way::Tracked } else { way },
+        what: What::Clusters { device, _map: map },
+    })
+}
+
+// The program is in use as long as the device is there.
+enum What {
+    Tool {
+        ubd: Ubd,
+        _prog: Option<Prog>,
+        _unload: Option<Unload>,
+    },
+    Clusters {
+        device: Device,
+        _map: Option<ClusterMap>,
+    },
+    Moving(Server),
+}
+
+/// The device, and what it lives on.
+pub struct Held {
+    way: Way,
+    what: What,
+}
+
+impl Held {
+    pub fn tool(ubd: Ubd, way: Way) -> Held {
+        let what = What::Tool {
+            ubd,
+            _prog: None,
+            _unload: None,
+        };
+        Held { way, what }
+    }
+
+    /// The relocating example on one disk.
+    pub fn moving(server: Server, way: Way) -> Held {
+        Held {
+            way,
+            what: What::Moving(server),
+        }
+    }
+
+    pub fn ubd(&self) -> &Ubd {
+        match &self.what {
+            What::Tool { ubd, .. } => ubd,
+            What::Clusters { device, .. } => &device.ubd,
+            What::Moving(server) => &server.device,
+        }
+    }
+
+    /// All writes went the way they should have.
+    pub fn check_way(&self) -> Result<()> {
+        let count = self.ubd().counters()?;
+        let right = match self.way {
+            Way::Mapped => all_written(&count, "mapped") && count["tracked"] == 0,
+            Way::Tracked => all_written(&count, "mapped") && count["tracked"] > 0,
+            Way::Declined => all_written(&count, "declined") && count["forwarded"] == 0,
+            Way::Forwarded => all_written(&count, "declined") && count["forwarded"] > 0,
+        };
+        ensure!(
+            right && count["bad"] == 0 && count["error"] == 0,
+            "not all writes were {:?}: {}",
+            self.way,
+            count.summary()
+        );
+        Ok(())
+    }
+
+    pub fn del(self) -> Result<()> {
+        match self.what {
+            // The programs go after it.
+            What::Tool {
+                ubd,
+                _prog,
+                _unload,
+            } => ubd.del(),
+            What::Clusters { device, .. } => device.end(),
+            What::Moving(server) => server.stop().map(drop),
+        }
+    }
+}
+
+fn all_written(count: &Counters, how: &str) -> bool {
+    let other = ["mapped", "declined"].into_iter().find(|way| *way != how);
+    let of = |way: &str| count[&format!("write_{way}")];
+    of(how) > 0 && other.is_none_or(|other| of(other) == 0)
+}
