@@ -19,11 +19,15 @@ struct ubd_batch_elem {
 	u64 addr;
 };
 
-/* What the tag's next request is to be handed over with. */
-static int ubd_batch_addr(struct ubd_device *ub,
-			  const struct ublk_batch_io *batch,
-			  const struct ubd_batch_elem *elem, u64 *addr)
+/* The tag meant, and what its next request is to be handed over with. */
+static struct ubd_io *ubd_batch_io(struct ubd_queue *q,
+				   const struct ublk_batch_io *batch,
+				   const struct ubd_batch_elem *elem, u64 *addr)
 {
+	struct ubd_device *ub = q->ub;
+
+	if (elem->header.tag >= q->depth)
+		return NULL;
 	*addr = 0;
 	if (ubd_auto_registers(ub)) {
 		*addr = elem->header.buf_index;
@@ -33,9 +37,9 @@ static int ubd_batch_addr(struct ubd_device *ub,
 		if (batch->flags & UBLK_BATCH_F_HAS_BUF_ADDR)
 			*addr = elem->addr;
 		if (!*addr)
-			return -EINVAL;
+			return NULL;
 	}
-	return 0;
+	return &q->ios[array_index_nospec(elem->header.tag, q->depth)];
 }
 
 /* ub->mutex is held. */
@@ -43,17 +47,13 @@ static int ubd_batch_prep_one(struct ubd_queue *q,
 			      const struct ublk_batch_io *batch,
 			      const struct ubd_batch_elem *elem)
 {
-	struct ubd_device *ub = q->ub;
 	struct ubd_io *io;
+	int ret = 0;
 	u64 addr;
-	int ret;
 
-	if (elem->header.tag >= q->depth)
+	io = ubd_batch_io(q, batch, elem, &addr);
+	if (!io)
 		return -EINVAL;
-	ret = ubd_batch_addr(ub, batch, elem, &addr);
-	if (ret)
-		return ret;
-	io = &q->ios[array_index_nospec(elem->header.tag, q->depth)];
 	spin_lock(&io->lock);
 	if (io->state == UBD_IO_NONE) {
 		io->addr = addr;
@@ -126,15 +126,12 @@ static int ubd_batch_commit_one(struct ubd_queue *q, struct io_uring_cmd *cmd,
 	struct request *rq;
 	struct ubd_io *io;
 	size_t bytes;
+	int ret = 0;
 	u64 addr;
-	int ret;
 
-	if (elem->header.tag >= q->depth)
+	io = ubd_batch_io(q, batch, elem, &addr);
+	if (!io)
 		return -EINVAL;
-	ret = ubd_batch_addr(ub, batch, elem, &addr);
-	if (ret)
-		return ret;
-	io = &q->ios[array_index_nospec(elem->header.tag, q->depth)];
 
 	spin_lock(&io->lock);
 	rq = io->req;

@@ -160,7 +160,7 @@ void ubd_commit_request(struct ubd_queue *q, struct request *rq, size_t bytes,
 void ubd_request_put(struct ubd_device *ub, struct request *rq);
 void ubd_fill_desc(struct ubd_queue *q, struct ubd_io *io, struct request *rq);
 void ubd_tag_returned(struct ubd_device *ub);
-void ubd_withdraw(struct request *rq);
+blk_status_t ubd_final_status(struct request *rq, blk_status_t status);
 
 /* channel.c */
 extern const struct file_operations ubd_ch_fops;

@@ -24,6 +24,7 @@
 #include <linux/bio.h>
 #include <linux/blk-cgroup.h>
 #include <linux/blk-mq.h>
+#include <linux/cred.h>
 #include <linux/io_uring/cmd.h>
 
 #include "ublk_new.h"
@@ -130,6 +131,43 @@ static inline bool io_uring_mshot_cmd_post_cqe(struct io_uring_cmd *cmd,
 #define ubd_unregister_request	io_buffer_unregister
 #endif
 
+/* ---- writeback throttling ---- */
+
+/*
+ * None by default on the hidden disk: it judges a disk by all of its I/O, and
+ * this one sees only what was declined. It also reads the clock twice a request.
+ * 7.3 is told before the disk is added. 6.12 is told afterwards, by what is
+ * exported for elevators, and goes on measuring for nobody if not told to stop.
+ */
+#if UBD_IS_SERIES(6, 12)
+static inline void ubd_no_throttling_before(struct gendisk *disk)
+{
+}
+
+#ifdef CONFIG_BLK_WBT
+void wbt_disable_default(struct gendisk *disk);
+
+static inline void ubd_no_throttling_after(struct gendisk *disk)
+{
+	wbt_disable_default(disk);
+	blk_queue_flag_clear(QUEUE_FLAG_STATS, disk->queue);
+}
+#else
+static inline void ubd_no_throttling_after(struct gendisk *disk)
+{
+}
+#endif
+#else
+static inline void ubd_no_throttling_before(struct gendisk *disk)
+{
+	blk_queue_flag_set(QUEUE_FLAG_DISABLE_WBT_DEF, disk->queue);
+}
+
+static inline void ubd_no_throttling_after(struct gendisk *disk)
+{
+}
+#endif
+
 /* ---- bios ---- */
 
 /* NULL when there is no memory, or the bio must not be split. */
@@ -176,6 +214,17 @@ static __always_inline void ubd_bio_set_dev(struct bio *bio,
 	bio->bi_flags = flags | (checked ? 1U << BIO_REMAPPED : 0);
 	bio->bi_bdev = bdev;
 	bio_associate_blkg_from_css(bio, bio_blkcg_css(bio));
+}
+
+/* ---- credentials ---- */
+
+/* The calling thread acts as @cred from now on, and holds it. */
+static inline void ubd_assume_cred(const struct cred *cred)
+{
+#if !UBD_IS_SERIES(6, 12)
+	get_cred(cred);		/* there it is override_creds() that does */
+#endif
+	put_cred(override_creds(cred));
 }
 
 #endif /* UBD_COMPAT_H */

@@ -65,12 +65,14 @@ static int ubd_add_hidden(struct ubd_device *ub)
 	lim = queue_limits_start_update(disk->queue);
 	lim.features &= ~BLK_FEAT_IO_STAT;
 	ret = queue_limits_commit_update(disk->queue, &lim);
+	ubd_no_throttling_before(disk);
 	if (!ret)
 		ret = device_add_disk(NULL, disk, NULL);
 	if (ret) {
 		put_disk(disk);
 		return ret;
 	}
+	ubd_no_throttling_after(disk);
 	ub->hidden = disk;
 	ub->hidden_bdev = disk->part0;
 	return 0;

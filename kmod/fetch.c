@@ -152,12 +152,21 @@ static int ubd_batch_fill(struct ubd_queue *q, struct io_uring_cmd *cmd,
 	return sel.val < 0 ? sel.val : -ENOBUFS;
 }
 
+/* Nobody has anything for it; q->fetch_lock is held. */
+static void ubd_batch_idle(struct ubd_queue *q, struct io_uring_cmd *cmd)
+{
+	struct ubd_cmd_pdu *pdu = ubd_cmd_pdu(cmd);
+
+	pdu->next = q->fetches;
+	pdu->idle = true;
+	q->fetches = cmd;
+}
+
 /* Task work of a FETCH. */
 static void ubd_batch_deliver(struct io_uring_cmd *cmd,
 			      unsigned int issue_flags)
 {
-	struct ubd_cmd_pdu *pdu = ubd_cmd_pdu(cmd);
-	struct ubd_queue *q = pdu->q;
+	struct ubd_queue *q = ubd_cmd_pdu(cmd)->q;
 	int ret = UBLK_IO_RES_ABORT;
 
 	/* A task that is gone has its work run by a kernel thread. */
@@ -171,11 +180,8 @@ static void ubd_batch_deliver(struct io_uring_cmd *cmd,
 	/* Who takes the idle ones back has set that before. */
 	if (!ret && READ_ONCE(q->ub->aborting))
 		ret = UBLK_IO_RES_ABORT;
-	if (!ret) {
-		pdu->next = q->fetches;
-		pdu->idle = true;
-		q->fetches = cmd;
-	}
+	if (!ret)
+		ubd_batch_idle(q, cmd);
 	spin_unlock(&q->fetch_lock);
 	/* Idle, it may be ended, but not go before its task has seen to it. */
 	if (ret)
@@ -234,13 +240,12 @@ struct io_uring_cmd *ubd_batch_take(struct ubd_queue *q,
 int ubd_batch_fetch(struct ubd_queue *q, struct io_uring_cmd *cmd,
 		    const struct ublk_batch_io *batch, unsigned int issue_flags)
 {
-	struct ubd_cmd_pdu *pdu = ubd_cmd_pdu(cmd);
 	bool over;
 
 	if (!(cmd->flags & IORING_URING_CMD_MULTISHOT) || batch->flags ||
 	    batch->elem_bytes != sizeof(u16))
 		return -EINVAL;
-	*pdu = (struct ubd_cmd_pdu) {
+	*ubd_cmd_pdu(cmd) = (struct ubd_cmd_pdu) {
 		.q	= q,
 		.group	= READ_ONCE(cmd->sqe->buf_index),
 	};
@@ -248,11 +253,8 @@ int ubd_batch_fetch(struct ubd_queue *q, struct io_uring_cmd *cmd,
 
 	spin_lock(&q->fetch_lock);
 	over = READ_ONCE(q->ub->aborting);
-	if (!over) {
-		pdu->next = q->fetches;
-		pdu->idle = true;
-		q->fetches = cmd;
-	}
+	if (!over)
+		ubd_batch_idle(q, cmd);
 	spin_unlock(&q->fetch_lock);
 	if (over)
 		ubd_cmd_done(cmd, UBLK_IO_RES_ABORT, issue_flags);

@@ -17,6 +17,7 @@
 #include <linux/uio.h>
 #include <linux/workqueue.h>
 
+#include "count.h"
 #include "file.h"
 #include "track.h"
 
@@ -77,8 +78,8 @@ static void ubd_fio_end(struct ubd_fio *fio, blk_status_t status)
 	struct bio *bio = fio->bio;
 
 	if (fio->acct)
-		bdev_end_io_acct(bio->bi_bdev, bio_op(bio), fio->sectors,
-				 fio->start);
+		ubd_acct_finish(bio->bi_bdev, bio_op(bio), fio->sectors,
+				fio->start);
 	ubd_track_end(ub, fio->epoch);
 	ubd_fio_free(ub, fio);
 	if (status)
@@ -93,7 +94,7 @@ static void ubd_fio_decline_fn(struct work_struct *work)
 	struct bio *bio = fio->bio;
 
 	if (fio->acct)
-		bdev_end_io_acct(bio->bi_bdev, bio_op(bio), 0, fio->start);
+		ubd_acct_finish(bio->bi_bdev, bio_op(bio), 0, fio->start);
 	ubd_fio_free(ub, fio);
 	ubd_decline_rest(ub, bio);
 }
@@ -318,12 +319,21 @@ static ssize_t ubd_fio_fallocate(struct ubd_fio *fio)
 	return ret ? ret : (ssize_t)bio->bi_iter.bi_size;
 }
 
+/*
+ * Who registered the file writes it. A thread stays who it was for one bio,
+ * since most often the next one asks for the same.
+ */
+static void ubd_become(const struct cred *cred)
+{
+	if (unlikely(current_cred() != cred))
+		ubd_assume_cred(cred);
+}
+
 /* On a thread. */
 static void ubd_fio_issue(struct ubd_work *work)
 {
 	struct ubd_fio *fio = container_of(work, struct ubd_fio, work);
 	struct cgroup_subsys_state *css;
-	const struct cred *old_cred;
 	struct bio *bio = fio->bio;
 	ssize_t ret;
 
@@ -332,8 +342,8 @@ static void ubd_fio_issue(struct ubd_work *work)
 		ubd_fio_cannot(fio, -EIO);
 		return;
 	}
-	/* Who registered the file writes it, who asked for it pays for it. */
-	old_cred = override_creds(fio->slot->cred);
+	ubd_become(fio->slot->cred);
+	/* Who asked for it pays for it. */
 	css = bio_blkcg_css(bio);
 	if (css != blkcg_root_css)
 		kthread_associate_blkcg(css);
@@ -343,7 +353,6 @@ static void ubd_fio_issue(struct ubd_work *work)
 		ret = ubd_fio_rw(fio, fio->nowait);
 	if (css != blkcg_root_css)
 		kthread_associate_blkcg(NULL);
-	revert_creds(old_cred);
 	ubd_fio_returned(fio, ret);
 }
 
@@ -399,7 +408,7 @@ void ubd_file_submit(struct ubd_device *ub, struct ubd_slot *slot,
 	fio->acct = epoch != UBD_FORWARDED &&
 		    blk_queue_io_stat(bdev_get_queue(bio->bi_bdev));
 	if (fio->acct)
-		fio->start = bio_start_io_acct(bio);
+		fio->start = ubd_acct_begin(bio->bi_bdev, bio_op(bio));
 	if (epoch >= 0)
 		ubd_count(ub, tracked);
 	if (!ubd_is_read(fio) && !READ_ONCE(slot->touch))

@@ -86,11 +86,8 @@ static void ubd_forward_finish(struct request *rq)
 	struct ubd_forwarding *fwd = ubd_forwarding(rq);
 	blk_status_t status = fwd->status;
 
-	if (status == BLK_STS_NOTSUPP)
-		ubd_withdraw(rq);
-	/* Would make the submitter spin: nobody else is going to try. */
-	if (status == BLK_STS_AGAIN)
-		status = BLK_STS_IOERR;
+	if (unlikely(status))
+		status = ubd_final_status(rq, status);
 	/* As if the server had said so now: somebody may still borrow it. */
 	ubd_commit_request(rq->mq_hctx->driver_data, rq, fwd->bytes, status);
 }

@@ -24,8 +24,11 @@
 #include "trace.h"
 
 /* Hand a bio to the daemon. */
-static void ubd_decline(struct ubd_device *ub, struct bio *bio, int idx)
+static noinline void ubd_decline(struct ubd_device *ub, struct bio *bio,
+				 int idx)
 {
+	/* Who would poll has no tag to poll for. */
+	bio->bi_opf &= ~REQ_POLLED;
 	if (unlikely(READ_ONCE(ub->fail_declined))) {
 		ubd_count_io(ub, bio, bio_sectors(bio), idx, UBD_N_DECLINED,
 			     false);
@@ -247,7 +250,6 @@ static noinline void ubd_follow(struct ubd_device *ub, struct bio *bio,
 	if (verdict == UBD_MAP_BACKING) {
 		ubd_map(ub, bio, to, io);
 	} else if (verdict == UBD_MAP_DECLINE) {
-		bio->bi_opf &= ~REQ_POLLED;
 		ubd_decline(ub, bio, idx);
 	} else if (verdict == UBD_MAP_ZERO) {
 		ubd_count_io(ub, bio, io->map_sectors, idx, UBD_N_ZERO, true);
@@ -272,19 +274,9 @@ static __always_inline bool ubd_ask(struct ubd_device *ub, struct bio *bio,
 	struct ubd_bpf_io io __uninitialized;
 	struct ubd_place to __uninitialized;
 	struct ubd_place plain __uninitialized;
-	int verdict = UBD_MAP_DECLINE;
 	struct ubd_binding *bind;
 	struct ubd_bpf_ops *ops;
-
-	io.sector = bio->bi_iter.bi_sector;
-	io.nr_sectors = bio_sectors(bio);
-	io.dev_id = ub->id;
-	io.op = idx;
-	io.flags = flags;
-	io.slot = 0;
-	io.map_sector = 0;
-	io.map_sectors = io.nr_sectors;
-	io.reserved = 0;
+	int verdict;
 
 	/*
 	 * Programs are freed only after a grace period: nothing else is held.
@@ -294,16 +286,25 @@ static __always_inline bool ubd_ask(struct ubd_device *ub, struct bio *bio,
 	rcu_read_lock_sched();
 	bind = rcu_dereference_sched(ub->bind);
 	if (!bind)
-		goto follow;
+		goto decline;
 	ops = rcu_dereference_sched(bind->prog->ops);
 	if (unlikely(!ops))
-		goto follow;
+		goto decline;
 	if (unlikely(idx > UBD_IDX_WRITE) &&
 	    !(ops->flags & UBD_OPS_WANT_DISCARD))
-		goto follow;
+		goto decline;
 
+	io.sector = bio->bi_iter.bi_sector;
 	io.cookie = bind->cookie;
+	io.nr_sectors = bio_sectors(bio);
+	io.dev_id = ub->id;
+	io.op = idx;
+	io.flags = flags;
 	io.nr_slots = READ_ONCE(ub->nr_slots);
+	io.slot = 0;
+	io.map_sector = 0;
+	io.map_sectors = io.nr_sectors;
+	io.reserved = 0;
 	to.epoch = UBD_UNTRACKED;
 	if (unlikely(ops->flags & UBD_OPS_TRACKED))
 		to.epoch = ubd_track_epoch(ub);
@@ -324,9 +325,12 @@ static __always_inline bool ubd_ask(struct ubd_device *ub, struct bio *bio,
 		return false;
 	}
 	verdict = ubd_judge(ub, bind, ops, &io, verdict, &to);
-follow:
 	rcu_read_unlock_sched();
 	ubd_follow(ub, bio, verdict, &to, &io);
+	return false;
+decline:
+	rcu_read_unlock_sched();
+	ubd_decline(ub, bio, idx);
 	return false;
 }
 

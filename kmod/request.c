@@ -5,6 +5,7 @@
  */
 #include "ubd.h"
 #include "channel.h"
+#include "count.h"
 
 static u32 ubd_desc_op_flags(struct request *rq)
 {
@@ -46,7 +47,7 @@ void ubd_acct_start(struct ubd_device *ub, struct request *rq)
 	    !blk_queue_io_stat(ub->front_bdev->bd_disk->queue))
 		return;
 	pdu->acct = ub->front_bdev;
-	pdu->start = bdev_start_io_acct(pdu->acct, req_op(rq), jiffies);
+	pdu->start = ubd_acct_begin(pdu->acct, req_op(rq));
 }
 
 static void ubd_acct_end(struct request *rq, unsigned int sectors)
@@ -54,7 +55,7 @@ static void ubd_acct_end(struct request *rq, unsigned int sectors)
 	struct ubd_rq *pdu = ubd_rq(rq);
 
 	if (pdu->acct)
-		bdev_end_io_acct(pdu->acct, req_op(rq), sectors, pdu->start);
+		ubd_acct_finish(pdu->acct, req_op(rq), sectors, pdu->start);
 	pdu->acct = NULL;
 }
 
@@ -146,19 +147,23 @@ void ubd_tag_returned(struct ubd_device *ub)
 }
 
 /*
- * Neither the backing nor the daemon can do it, which the core only believes
- * when the limit says so: then it writes the zeroes itself. The request keeps
- * the front alive.
+ * The final answer of a request that failed. What neither the backing nor the
+ * daemon can do the core only believes when the limit says so: then it writes
+ * the zeroes itself. The request keeps the front alive.
  */
-void ubd_withdraw(struct request *rq)
+blk_status_t ubd_final_status(struct request *rq, blk_status_t status)
 {
 	struct ubd_device *ub = rq->q->queuedata;
 	struct request_queue *front = bdev_get_queue(ub->front_bdev);
 
-	if (req_op(rq) == REQ_OP_DISCARD)
-		blk_queue_disable_discard(front);
-	else if (req_op(rq) == REQ_OP_WRITE_ZEROES)
-		blk_queue_disable_write_zeroes(front);
+	if (status == BLK_STS_NOTSUPP) {
+		if (req_op(rq) == REQ_OP_DISCARD)
+			blk_queue_disable_discard(front);
+		else if (req_op(rq) == REQ_OP_WRITE_ZEROES)
+			blk_queue_disable_write_zeroes(front);
+	}
+	/* Would make the submitter spin: nobody else is going to try. */
+	return status == BLK_STS_AGAIN ? BLK_STS_IOERR : status;
 }
 
 /*
@@ -172,12 +177,7 @@ size_t ubd_take_result(struct request *rq, u64 addr, s32 result,
 
 	*status = BLK_STS_OK;
 	if (result < 0) {
-		*status = errno_to_blk_status(result);
-		if (result == -EOPNOTSUPP)
-			ubd_withdraw(rq);
-		/* Would make the submitter spin: this was the final answer. */
-		if (*status == BLK_STS_AGAIN)
-			*status = BLK_STS_IOERR;
+		*status = ubd_final_status(rq, errno_to_blk_status(result));
 		return 0;
 	}
 	if (!ubd_has_data(rq))

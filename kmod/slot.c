@@ -98,18 +98,18 @@ static int ubd_open_backing(struct ubd_backing *b, const struct ubd_slot_reg *re
 }
 
 /* Resolve the window; the end of the backing is the default end. */
-static int ubd_set_window(struct ubd_slot_reg *reg, const struct ubd_backing *b)
+static int ubd_set_window(u64 offset, u64 *nr_sectors, u64 size,
+			  unsigned int block_mask)
 {
-	unsigned int mask = (b->lim.logical_block_size >> SECTOR_SHIFT) - 1;
 	u64 room;
 
-	if (reg->offset >= b->size)
+	if (offset >= size)
 		return -EINVAL;
-	room = b->size - reg->offset;
-	if (!reg->nr_sectors)
-		reg->nr_sectors = room & ~(u64)mask;
-	if (!reg->nr_sectors || reg->nr_sectors > room ||
-	    (reg->offset | reg->nr_sectors) & mask)
+	room = size - offset;
+	if (!*nr_sectors)
+		*nr_sectors = room & ~(u64)block_mask;
+	if (!*nr_sectors || *nr_sectors > room ||
+	    (offset | *nr_sectors) & block_mask)
 		return -EINVAL;
 	return 0;
 }
@@ -190,7 +190,8 @@ int ubd_slot_register(struct ubd_device *ub, struct ubd_slot_reg *reg)
 	ret = ubd_open_backing(&b, reg);
 	if (ret)
 		return ret;
-	ret = ubd_set_window(reg, &b);
+	ret = ubd_set_window(reg->offset, &reg->nr_sectors, b.size,
+			     (b.lim.logical_block_size >> SECTOR_SHIFT) - 1);
 	if (ret)
 		goto err_fput;
 
@@ -342,8 +343,8 @@ int ubd_slot_unregister(struct ubd_device *ub, u32 nr)
 int ubd_slot_resize(struct ubd_device *ub, struct ubd_slot_resize *resize)
 {
 	struct ubd_slot *slot;
-	int ret = 0;
-	u64 room;
+	u64 size;
+	int ret;
 
 	if (resize->slot >= UBD_MAX_SLOTS)
 		return -EINVAL;
@@ -353,15 +354,11 @@ int ubd_slot_resize(struct ubd_device *ub, struct ubd_slot_resize *resize)
 		ret = -ENOENT;
 		goto unlock;
 	}
-	room = slot->bdev ? bdev_nr_sectors(slot->bdev) :
+	size = slot->bdev ? bdev_nr_sectors(slot->bdev) :
 	       (u64)i_size_read(file_inode(slot->file)) >> SECTOR_SHIFT;
-	room = room > slot->base ? room - slot->base : 0;
-	if (!resize->nr_sectors)
-		resize->nr_sectors = room & ~(u64)slot->block_mask;
-	if (!resize->nr_sectors || resize->nr_sectors > room ||
-	    resize->nr_sectors & slot->block_mask)
-		ret = -EINVAL;
-	else
+	ret = ubd_set_window(slot->base, &resize->nr_sectors, size,
+			     slot->block_mask);
+	if (!ret)
 		WRITE_ONCE(slot->nr_sectors, resize->nr_sectors);
 unlock:
 	mutex_unlock(&ub->slot_mutex);

@@ -17,6 +17,7 @@
 #include <linux/bio.h>
 
 #include "ubd.h"
+#include "count.h"
 #include "track.h"
 
 /* A tracked bio on a block device: what was asked, and the clone below it. */
@@ -53,7 +54,8 @@ static void ubd_track_endio(struct bio *clone)
 	if (clone->bi_status)
 		bio->bi_status = clone->bi_status;
 	if (t->acct)
-		bio_end_io_acct(bio, t->start);
+		ubd_acct_finish(bio->bi_bdev, bio_op(bio), bio_sectors(bio),
+				t->start);
 	/* The device lives as long as the upper bio does. */
 	ubd_track_put(t->ub, t->epoch);
 	bio_put(clone);
@@ -91,7 +93,7 @@ void ubd_track_submit(struct ubd_device *ub, struct ubd_slot *slot,
 	t->epoch = epoch;
 	t->acct = blk_queue_io_stat(bdev_get_queue(bio->bi_bdev));
 	if (t->acct)
-		t->start = bio_start_io_acct(bio);
+		t->start = ubd_acct_begin(bio->bi_bdev, bio_op(bio));
 	clone->bi_opf &= ~REQ_POLLED;
 	clone->bi_end_io = ubd_track_endio;
 	clone->bi_iter.bi_sector = sector;

@@ -161,11 +161,17 @@ static int ubd_waiter_fn(void *data)
 	return 0;
 }
 
-/* What does not wait: in batches, by one thread. */
+/*
+ * What does not wait: in batches, by one thread. If that is to preempt us, then
+ * here: who has come from io_uring finds the end of this bio on its way back,
+ * and need not come again to ask for it. Process context, and nothing is held.
+ */
 void ubd_worker_quick(struct ubd_worker *worker, struct ubd_work *work)
 {
-	if (llist_add(&work->quick, &worker->quick))
-		wake_up_process(worker->issuer);
+	if (!llist_add(&work->quick, &worker->quick))
+		return;
+	wake_up_process(worker->issuer);
+	cond_resched();
 }
 
 /* Callable from interrupts. */

@@ -24,6 +24,7 @@ pub mod cycles;
 pub mod daemon;
 pub mod error;
 pub mod fastpath;
+mod limited;
 pub mod size;
 pub mod sysfs;
 pub mod target;

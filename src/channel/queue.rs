@@ -2,6 +2,7 @@
 //! The loop that serves one queue on one ring.
 
 mod entries;
+mod entry;
 
 use super::buffers::Buffers;
 use super::data::Data;
@@ -16,6 +17,8 @@ use io_uring::{cqueue, squeue, types, IoUring};
 use nix::errno::Errno;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use entry::Entry;
 
 /// The character node's place among the ring's registered files; those of the
 /// handler follow.
@@ -34,6 +37,8 @@ const KIND_UNREGISTER: u64 = 5;
 /// Make it and run it on the same thread: the driver answers only to the
 /// thread that fetched.
 pub struct Queue<'a> {
+    /// Goes before the ring, whose number it takes back.
+    entry: Entry,
     ring: IoUring,
     id: u16,
     node: &'a CharNode,
@@ -81,6 +86,7 @@ impl<'a> Queue<'a> {
             _ => Pinned::new(&ring, depth),
         };
         Ok(Queue {
+            entry: Entry::new(&ring),
             ring,
             id,
             node,
@@ -265,10 +271,10 @@ impl<'a> Queue<'a> {
         self.ring.completion().next()
     }
 
-    fn submit(&self, want: usize) -> Result<()> {
+    fn submit(&mut self, want: u32) -> Result<()> {
         loop {
-            match self.ring.submit_and_wait(want) {
-                Ok(_) => return Ok(()),
+            match self.entry.enter(&mut self.ring, want) {
+                Ok(()) => return Ok(()),
                 Err(err) if err.raw_os_error() == Some(libc::EINTR) => {}
                 Err(err) => {
                     return Err(err)
@@ -299,11 +305,13 @@ enum Tag {
 /// A ring with room for one operation a tag, in the cheapest mode there is.
 ///
 /// DEFER_TASKRUN runs the driver's task work in our own wait for completions
-/// instead of interrupting the thread; it asks for SINGLE_ISSUER.
+/// instead of interrupting the thread; it asks for SINGLE_ISSUER. Entries are
+/// submitted in their order: no array has to say so.
 fn new_ring(entries: u32) -> Result<IoUring> {
     IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
+        .setup_no_sqarray()
         .build(entries)
         .context(|| "failed to create the io_uring of a queue")
 }

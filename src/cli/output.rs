@@ -20,6 +20,18 @@ impl fmt::Display for ReaderGone {
 
 impl std::error::Error for ReaderGone {}
 
+/// Another process has told what failed, and ended with this status.
+#[derive(Debug)]
+pub struct Told(pub u8);
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a process ended with status {}", self.0)
+    }
+}
+
+impl std::error::Error for Told {}
+
 /// Prints text that has its line ends.
 pub fn text(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
@@ -41,14 +53,22 @@ pub fn document(key: &str, value: Value) -> anyhow::Result<()> {
 
 /// Ends the tool `program`: tells what failed, and gives the exit status.
 pub fn finish(program: &str, result: anyhow::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(err) if err.is::<ReaderGone>() => ExitCode::SUCCESS,
-        Err(err) => {
-            complain(program, err.as_ref());
-            ExitCode::from(status(&err))
-        }
+    end(program, result).into()
+}
+
+/// The same with a plain number.
+pub fn end(program: &str, result: anyhow::Result<()>) -> u8 {
+    let Err(err) = result else {
+        return 0;
+    };
+    if err.is::<ReaderGone>() {
+        return 0;
     }
+    if let Some(Told(status)) = err.downcast_ref() {
+        return *status;
+    }
+    complain(program, err.as_ref());
+    status(&err)
 }
 
 /// Tells on stderr what failed.

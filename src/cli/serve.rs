@@ -4,9 +4,9 @@
 use super::{add, output, words};
 use crate::control::block_node;
 use crate::daemon::{self, Job};
+use crate::limited;
 use anyhow::{bail, Context, Result};
 use clap::Parser;
-use std::fs;
 use std::path::PathBuf;
 
 /// Add the block devices of a list, and serve all of them in this process
@@ -21,6 +21,9 @@ pub(super) struct Args {
     file: PathBuf,
 }
 
+/// More than the lines of all devices that the driver can have.
+const MAX_BYTES: u64 = 16 << 20;
+
 /// A line of the list.
 #[derive(Debug, Parser)]
 #[command(name = "ubd add", no_binary_name = true)]
@@ -32,10 +35,10 @@ struct Line {
 pub(super) fn run(args: &Args) -> Result<()> {
     let name = args.file.display();
     let text = match args.file.to_str() {
-        Some("-") => std::io::read_to_string(std::io::stdin()),
-        _ => fs::read_to_string(&args.file),
-    }
-    .map_err(|err| crate::Error::os(format!("failed to read `{name}`"), err))?;
+        Some("-") => limited::read_all(std::io::stdin(), "-", MAX_BYTES),
+        _ => limited::read(&args.file, MAX_BYTES),
+    }?;
+    let text = String::from_utf8(text).with_context(|| format!("failed to read `{name}`"))?;
     let mut jobs = Vec::new();
     let mut labels = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {

@@ -37,6 +37,8 @@ pub(super) fn split(line: &str) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     #[test]
     fn words_are_those_of_a_shell() {
@@ -55,6 +57,29 @@ mod tests {
         }
         for line in ["'a", "\"a'", "a\\"] {
             assert!(split(line).is_err(), "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn quoted_words_are_themselves(words in vec("[^']{0,12}", 0..5)) {
+            let line: String = words.iter().map(|word| format!("'{word}' ")).collect();
+            prop_assert_eq!(split(&line).unwrap(), words);
+        }
+
+        #[test]
+        fn words_with_backslashes_are_themselves(words in vec(".{1,12}", 0..5)) {
+            let escaped = |word: &String| word.chars().flat_map(|c| ['\\', c]).collect();
+            let words_escaped: Vec<String> = words.iter().map(escaped).collect();
+            prop_assert_eq!(split(&words_escaped.join(" \t")).unwrap(), words);
+        }
+
+        #[test]
+        fn any_line_is_split_or_refused(line in "[ab'\"\\\\# ]{0,24}|.{0,24}") {
+            if let Ok(words) = split(&line) {
+                let bytes: usize = words.iter().map(String::len).sum();
+                prop_assert!(bytes <= line.len());
+            }
         }
     }
 }

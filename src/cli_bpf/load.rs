@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ubd-bpf load`
 
+use super::apart;
 use crate::cli::output;
 use crate::fastpath::{self, Name, Outcome, Setting, Source};
 use anyhow::Result;
@@ -25,6 +26,10 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    apart::run(&args.object, || load(args))
+}
+
+fn load(args: &Args) -> Result<()> {
     let source = Source::find(&args.object)?;
     let (name, outcome) =
         fastpath::load(&source, args.name.as_ref(), &args.settings, args.replace)?;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command line of `ubd-bpf`, one file a verb.
 
+mod apart;
 mod bind;
 mod list;
 mod load;

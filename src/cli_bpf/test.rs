@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ubd-bpf test`
 
+use super::apart;
 use crate::cli::output;
 use crate::fastpath::{self, Answer, Name, Question, Setting, Source, Verdict};
 use crate::uapi::ubd;
@@ -68,10 +69,14 @@ impl Op {
 pub fn run(args: &Args) -> Result<()> {
     let question = question(args)?;
     let is_file = args.program.contains('/') || std::path::Path::new(&args.program).exists();
-    let answer = if is_file {
-        let source = Source::find(&args.program)?;
-        fastpath::ask_object(&source, &args.settings, &question)?
-    } else if args.settings.is_empty() {
+    if is_file {
+        return apart::run(&args.program, || {
+            let source = Source::find(&args.program)?;
+            let answer = fastpath::ask_object(&source, &args.settings, &question)?;
+            tell(args, &question, &answer)
+        });
+    }
+    let answer = if args.settings.is_empty() {
         fastpath::ask(&args.program.parse::<Name>()?, &question)?
     } else {
         bail!(
@@ -79,8 +84,12 @@ pub fn run(args: &Args) -> Result<()> {
             args.program
         );
     };
+    tell(args, &question, &answer)
+}
+
+fn tell(args: &Args, question: &Question, answer: &Answer) -> Result<()> {
     if args.json {
-        output::document("test", to_json(&question, &answer))?;
+        output::document("test", to_json(question, answer))?;
     } else {
         output::line(&answer.to_string())?;
     }

@@ -109,3 +109,27 @@ fn this_machines_own_files_lie_on_no_ubd_device() {
         Kind::NotFound
     );
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_line_of_mounts_is_survived(line in "[0-9]{1,3} [0-9]{1,3} 0:7 / /mnt rw - overlay [a\\\\0-7,:=]{0,20} (lowerdir\\+?=|upperdir=)?[a/:,\\\\0-7]{0,30}|.{0,60}") {
+        if let Some(mount) = Mount::parse(&line) {
+            for layer in mount.layers() {
+                proptest::prop_assert!(!layer.as_os_str().is_empty());
+            }
+        }
+    }
+
+    /// As the kernel writes them.
+    #[test]
+    fn escapes_are_undone(text in "[a-z \\t\\n\\\\#é]{0,20}") {
+        let written: String = text
+            .chars()
+            .map(|c| match c {
+                ' ' | '\t' | '\n' | '\\' | '#' => format!("\\{:03o}", c as u32),
+                _ => c.to_string(),
+            })
+            .collect();
+        proptest::prop_assert_eq!(unescape(&written), text);
+    }
+}

@@ -17,12 +17,27 @@ use crate::fastpath::Setting;
 use crate::target::Spec;
 use crate::uapi::ublk;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::fs;
 
 const DIR: &str = "/run/ubd";
 
 /// Another one is of another ubd.
 const VERSION: u32 = 1;
+
+/// The name of the sum in a record's text.
+const SUM: &str = "checksum";
+
+/// FNV-1a of a text of `value` that is the same for the same value.
+fn sum(value: &Value) -> String {
+    let sum = value
+        .to_string()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |sum: u64, byte| {
+            (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
+    format!("{sum:016x}")
+}
 
 /// What is recorded of a running device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,28 +143,43 @@ impl Record {
         self.id == info.dev_id && self.token == info.ublksrv_flags
     }
 
+    /// The text that [`Record::parse`] reads, with a sum of it: what was changed by anybody else is
+    /// not believed, even if it makes sense.
+    ///
+    /// # Errors
+    /// It has a path that JSON cannot hold.
+    pub fn text(&self) -> serde_json::Result<String> {
+        let mut value = serde_json::to_value(self)?;
+        value[SUM] = sum(&value).into();
+        Ok(value.to_string())
+    }
+
     /// Reads the text of a record.
     ///
     /// # Errors
     /// [`Kind::Usage`] with the reason: it is no record, or makes no sense.
     pub fn parse(text: &[u8]) -> Result<Self> {
-        // The version first: a record of another one may look like anything.
-        #[derive(Deserialize)]
-        struct Version {
-            version: u32,
-        }
         let garbage = |err| Error::caused_by(Kind::Usage, "it is not a record", err);
-        let Version { version } = serde_json::from_slice(text).map_err(garbage)?;
-        if version != VERSION {
-            return Err(Error::new(
-                Kind::Usage,
-                format!("it is of version {version}, and this ubd reads version {VERSION}"),
-            ));
+        let refused = |why: String| Err(Error::new(Kind::Usage, why));
+        let mut value: Value = serde_json::from_slice(text).map_err(garbage)?;
+        // The version first: a record of another one may look like anything.
+        match value.get("version").and_then(Value::as_u64) {
+            None => return refused("it is not a record".to_owned()),
+            Some(version) if version != u64::from(VERSION) => {
+                return refused(format!(
+                    "it is of version {version}, and this ubd reads version {VERSION}"
+                ))
+            }
+            _ => {}
         }
-        let record: Record = serde_json::from_slice(text).map_err(garbage)?;
+        let written = value.as_object_mut().and_then(|object| object.remove(SUM));
+        if written != Some(sum(&value).into()) {
+            return refused("it was damaged: its checksum is another".to_owned());
+        }
+        let record: Record = serde_json::from_value(value).map_err(garbage)?;
         match record.nonsense() {
             None => Ok(record),
-            Some(why) => Err(Error::new(Kind::Usage, format!("{why} makes no sense"))),
+            Some(why) => refused(format!("{why} makes no sense")),
         }
     }
 

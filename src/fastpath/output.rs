@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What libbpf prints: to the log, and kept aside for error messages.
 
-use libbpf_rs::{set_print, PrintLevel};
+use libbpf_rs::libbpf_sys;
 use std::cell::RefCell;
+use std::ffi::{c_char, c_int, c_void};
 use std::fmt::Write;
+use std::mem;
 
 /// Lines of the verifier's log that an error shows.
 const TAIL: usize = 20;
@@ -21,19 +23,46 @@ thread_local! {
 /// The messages go to the log at info and debug level only: a failure is reported once, by
 /// whoever looks at the result.
 pub fn keep<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
-    set_print(Some((PrintLevel::Debug, print)));
+    listen();
     KEPT.set(Some(Vec::new()));
     let result = work();
     (result, KEPT.take().unwrap_or_default())
 }
 
-fn print(level: PrintLevel, message: String) {
+/// Makes libbpf talk to us. libbpf-rs has a callback for that, too, which aborts the process where
+/// an object has brought bytes into a message that are no UTF-8.
+fn listen() {
+    type Callback =
+        unsafe extern "C" fn(libbpf_sys::libbpf_print_level, *const c_char, *mut c_void) -> c_int;
+    let callback: Callback = heard;
+    // SAFETY: the same but for the last argument, a `va_list`, which is passed as a pointer wherever
+    // BPF programs run; bindgen's name of it differs from machine to machine.
+    let callback = unsafe { mem::transmute::<Callback, libbpf_sys::libbpf_print_fn_t>(callback) };
+    // SAFETY: the callback may be called at any time from any thread, and does not unwind.
+    unsafe { libbpf_sys::libbpf_set_print(callback) };
+}
+
+/// # Safety
+/// libbpf calls it, with a format and what belongs to it.
+unsafe extern "C" fn heard(
+    level: libbpf_sys::libbpf_print_level,
+    format: *const c_char,
+    args: *mut c_void,
+) -> c_int {
+    // SAFETY: as libbpf gave them.
+    if let Ok(bytes) = unsafe { vsprintf::vsprintf_raw(format, args) } {
+        keep_message(level, &String::from_utf8_lossy(&bytes));
+    }
+    0
+}
+
+fn keep_message(level: libbpf_sys::libbpf_print_level, message: &str) {
     let message = message
         .trim_start_matches("libbpf: ")
         .trim_end()
         .to_string();
     // libbpf's debug level tells every relocation: not worth keeping.
-    if matches!(level, PrintLevel::Debug) {
+    if level == libbpf_sys::LIBBPF_DEBUG {
         log::debug!("{message}");
         return;
     }

@@ -2,9 +2,13 @@
 //! Where programs come from: files, and the library itself.
 
 use super::Shipped;
-use crate::error::{Context, Result};
+use crate::error::Result;
+use crate::limited;
 use std::borrow::Cow;
 use std::path::Path;
+
+/// More than any program with all its type information.
+const MAX_BYTES: u64 = 64 << 20;
 
 /// Where the bytes of an object come from.
 #[derive(Debug, Clone)]
@@ -18,7 +22,7 @@ impl Source {
     /// The object file at `path`.
     pub fn file(path: &Path) -> Result<Self> {
         let label = path.display().to_string();
-        let bytes = std::fs::read(path).context(|| format!("failed to read `{label}`"))?;
+        let bytes = limited::read(path, MAX_BYTES)?;
         Ok(Source {
             label,
             bytes: bytes.into(),

@@ -6,7 +6,7 @@ use super::set::{Scalar, Variable};
 use libbpf_rs::btf::types::{
     Array, Composite, DataSec, Enum, Enum64, Int, IntEncoding, MemberAttr, Var,
 };
-use libbpf_rs::btf::{BtfType, ReferencesType};
+use libbpf_rs::btf::{BtfKind, BtfType, ReferencesType};
 use libbpf_rs::{Btf, HasSize};
 
 /// The struct that the driver registers.
@@ -29,7 +29,7 @@ pub struct Ops {
 pub fn variables(btf: &Btf<'_>) -> Vec<Variable> {
     vars_in(btf, ".rodata")
         .filter_map(|(section, name, offset, ty)| {
-            let (scalar, elements) = numbers(ty)?;
+            let (scalar, elements) = numbers(ty, DEPTH)?;
             Some(Variable {
                 name,
                 section,
@@ -47,7 +47,7 @@ pub fn ops(btf: &Btf<'_>) -> Vec<Ops> {
     vars_in(btf, ".struct_ops")
         .chain(vars_in(btf, "?.struct_ops"))
         .filter_map(|(section, var, _, ty)| {
-            let composite = Composite::try_from(ty.skip_mods_and_typedefs()).ok()?;
+            let composite = Composite::try_from(plain(ty)?).ok()?;
             let full = composite.name()?.to_string_lossy().into_owned();
             // `type___flavour` stands for `type`.
             let ty = full.split("___").next().unwrap_or(&full).to_string();
@@ -69,7 +69,7 @@ fn name_member(btf: &Btf<'_>, composite: &Composite<'_>) -> Option<(usize, usize
         return None;
     };
     let ty = btf.type_by_id::<BtfType<'_>>(member.ty)?;
-    let array = Array::try_from(ty.skip_mods_and_typedefs()).ok()?;
+    let array = Array::try_from(plain(ty)?).ok()?;
     Some((bits as usize / 8, array.capacity()))
 }
 
@@ -106,13 +106,28 @@ fn vars_in<'a>(
     })
 }
 
+/// Types within types that an object may have; a damaged one's might have no end.
+const DEPTH: usize = 32;
+
+/// The type behind typedefs, `const` and `volatile`.
+fn plain(mut ty: BtfType<'_>) -> Option<BtfType<'_>> {
+    for _ in 0..DEPTH {
+        if !ty.is_mod() && ty.kind() != BtfKind::Typedef {
+            return Some(ty);
+        }
+        ty = ty.next_type()?;
+    }
+    None
+}
+
 /// How a variable of this type is stored, if it is made of numbers.
-fn numbers(ty: BtfType<'_>) -> Option<(Scalar, Option<usize>)> {
-    let ty = ty.skip_mods_and_typedefs();
+fn numbers(ty: BtfType<'_>, depth: usize) -> Option<(Scalar, Option<usize>)> {
+    let ty = plain(ty)?;
     if let Ok(array) = Array::try_from(ty) {
         // An array of arrays is set as one row.
-        let (scalar, inner) = numbers(array.contained_type())?;
-        return Some((scalar, Some(array.capacity() * inner.unwrap_or(1))));
+        let (scalar, inner) = numbers(array.contained_type(), depth.checked_sub(1)?)?;
+        let elements = array.capacity().checked_mul(inner.unwrap_or(1))?;
+        return Some((scalar, Some(elements)));
     }
     let scalar = if let Ok(int) = Int::try_from(ty) {
         Scalar {
@@ -135,7 +150,8 @@ fn numbers(ty: BtfType<'_>) -> Option<(Scalar, Option<usize>)> {
     } else {
         return None;
     };
-    Some((scalar, None))
+    // What no compiler says, no number can be stored as.
+    matches!(scalar.size, 1 | 2 | 4 | 8 | 16).then_some((scalar, None))
 }
 
 #[cfg(test)]

@@ -41,14 +41,14 @@ const CLUSTER_BYTES: u64 = 64 << 10;
 
 /// A part of a RAM disk whose writes take their time and whose reads do not: what was written and
 /// is still on its way is not seen by who reads meanwhile, which is what a fence is for.
-struct SlowWrites {
+pub struct SlowWrites {
     _disk: RamDisk,
 }
 
 impl SlowWrites {
     const NAME: &str = "ubdslow";
 
-    fn new(milliseconds: u32) -> Result<SlowWrites> {
+    pub fn new(milliseconds: u32) -> Result<SlowWrites> {
         let disk = RamDisk::new()?;
         let node = disk.node();
         sh(format!(
@@ -60,7 +60,7 @@ impl SlowWrites {
         Ok(SlowWrites { _disk: disk })
     }
 
-    fn node(&self) -> String {
+    pub fn node(&self) -> String {
         format!("/dev/mapper/{}", SlowWrites::NAME)
     }
 }
@@ -74,7 +74,7 @@ impl Drop for SlowWrites {
 
 /// One pass of fio over the device: two jobs, one for each queue, that write random blocks and
 /// then read back and verify every one.
-fn fio_pass(node: &str, seed: u64) -> Result<u64> {
+pub fn fio_pass(node: &str, seed: u64) -> Result<u64> {
     let part = DEVICE_BYTES / 2;
     Fio::verify(node, 4000)
         .option("numjobs=2")

@@ -7,7 +7,7 @@ mod commands;
 mod modes;
 mod races;
 pub mod server;
-mod unprivileged;
+pub mod unprivileged;
 mod zerocopy;
 
 use anyhow::{ensure, Context, Result};

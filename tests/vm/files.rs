@@ -6,9 +6,10 @@ mod claimed;
 mod discards;
 mod fragmented;
 mod frozen;
-mod full;
+pub mod full;
 mod inline;
 mod stacked;
+mod threads;
 mod times;
 mod tracked;
 
@@ -36,6 +37,7 @@ pub const TESTS: &[Test] = &[
     Test::new("files/ext4_on_ext4", || stacked::same_on_same(EXT4)),
     Test::new("files/xfs_on_xfs", || stacked::same_on_same(XFS)),
     Test::new("files/writeback_without_memory", stacked::little_memory),
+    Test::new("files/threads_are_out_of_reclaim", threads::out_of_reclaim),
     Test::new("files/frozen", frozen::frozen),
     Test::new("files/full", full::no_space),
     Test::new("files/truncated_under_load", full::truncated),

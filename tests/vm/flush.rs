@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
+use ubd_bpf::control::Control;
 
 use crate::support::backing::noise;
 use crate::support::io::{open_direct, write_flags, Aligned};
@@ -42,12 +43,20 @@ pub const TESTS: &[Test] = &[
         run: || file("--direct-io=on"),
     },
     Test {
+        name: "flush/fua_reaches_the_disk_below_a_file",
+        run: fua_file,
+    },
+    Test {
         name: "flush/declined_writes_are_the_daemons",
         run: declined,
     },
     Test {
         name: "flush/journal_on_two_slots",
         run: journal,
+    },
+    Test {
+        name: "flush/beside_a_stop",
+        run: stopped,
     },
     Test {
         name: "flush/released_slot_is_flushed",
@@ -247,8 +256,8 @@ fn fua_disk() -> Result<()> {
     Ok(())
 }
 
-/// A file, on a file system on such a disk.
-fn file(mode: &str) -> Result<()> {
+/// With a file, on a file system on such a disk.
+fn with_file(mode: &str, body: impl FnOnce(&NullDisk, &Ubd, &File) -> Result<()>) -> Result<()> {
     let disk = cached(&[])?;
     sh(format!(
         "mkfs.ext4 -q {0}; mkdir -p /mnt/flush; mount {0} /mnt/flush",
@@ -258,18 +267,29 @@ fn file(mode: &str) -> Result<()> {
         sh("dd if=/dev/zero of=/mnt/flush/backing bs=1M count=16 conv=fsync status=none")?;
         let ubd = Ubd::add(&["-t loop -f /mnt/flush/backing", mode, "--bpf-fastpath"])?;
         let open = open_direct(ubd.node(), true)?;
+        body(&disk, &ubd, &open)?;
+        drop(open);
+        ubd.del()
+    })();
+    // The first error is the one to tell.
+    let unmounted = sh("umount /mnt/flush");
+    result.and(unmounted.map(drop))
+}
+
+fn file(mode: &str) -> Result<()> {
+    with_file(mode, |disk, ubd, open| {
         let counted = ubd.counters()?;
         let data = Aligned::copy_of(noise(9, 4096), 0);
         for (what, act) in [("flush", false), ("FUA", true)] {
-            let before = flushes(&disk)?;
+            let before = flushes(disk)?;
             if act {
-                write_flags(&open, &data, 1 << 20, libc::RWF_DSYNC)?;
+                write_flags(open, &data, 1 << 20, libc::RWF_DSYNC)?;
             } else {
-                write(&open, 2 << 20)?;
+                write(open, 2 << 20)?;
                 open.sync_all()?;
             }
             ensure!(
-                flushes(&disk)? > before,
+                flushes(disk)? > before,
                 "a {what} of the device has not flushed the disk below the file"
             );
         }
@@ -280,12 +300,35 @@ fn file(mode: &str) -> Result<()> {
             "{}",
             counted.summary()
         );
-        drop(open);
-        ubd.del()
-    })();
-    // The first error is the one to tell.
-    let unmounted = sh("umount /mnt/flush");
-    result.and(unmounted.map(drop))
+        Ok(())
+    })
+}
+
+/// RWF_DSYNC asks for a flush besides: the write itself must have brought one before.
+fn fua_file() -> Result<()> {
+    with_file("--direct-io=on", |disk, _, open| {
+        let data = Aligned::copy_of(noise(9, 4096), 0);
+        let least = |flags| -> Result<u64> {
+            let mut least = u64::MAX;
+            // A commit of the file system's own may add to some of them.
+            for _ in 0..5 {
+                let before = flushes(disk)?;
+                write_flags(open, &data, 1 << 20, flags)?;
+                if flags == 0 {
+                    open.sync_data()?;
+                }
+                least = least.min(flushes(disk)? - before);
+            }
+            Ok(least)
+        };
+        least(0)?;
+        let (plain, durable) = (least(0)?, least(libc::RWF_DSYNC)?);
+        ensure!(
+            durable > plain,
+            "a write and a flush have flushed the disk {plain} times, a FUA write and a flush {durable} times"
+        );
+        Ok(())
+    })
 }
 
 /// A write that went to the daemon is flushed through the daemon, and only then.
@@ -370,6 +413,26 @@ fn journal() -> Result<()> {
     // The first error is the one to tell.
     let unmounted = sh("umount /mnt/two");
     result.and(unmounted.map(drop))
+}
+
+/// Flushes on their way to the daemon when the disks are taken away end, the last with an error.
+fn stopped() -> Result<()> {
+    let disk = cached(&[])?;
+    let ubd = Ubd::add(&["-t loop -f", &disk.node()])?;
+    let open = open_direct(ubd.node(), true)?;
+    write(&open, 0)?;
+    let before = ubd.counters()?;
+    let done = std::thread::scope(|scope| -> Result<u64> {
+        let flusher = scope.spawn(|| (0..).find(|_| open.sync_all().is_err()));
+        std::thread::sleep(Duration::from_millis(500));
+        let done = ubd.counters()?.since(&before)["flush_daemon"];
+        Control::open()?.stop(ubd.id())?;
+        flusher.join().expect("joining");
+        Ok(done)
+    })?;
+    ensure!(done > 0, "no flush has reached the daemon");
+    drop(open);
+    ubd.del()
 }
 
 /// What was written to a slot and never flushed is flushed when the slot goes.

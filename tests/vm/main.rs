@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The tests that need the driver. `cargo xtask test` runs this program as root in a virtual
 //! machine; it loads the module, runs every test whose name contains one of the arguments, and
-//! unloads the module, which must leave nothing behind.
+//! unloads the module, which must leave nothing behind. With `--soak`, it does all at once instead.
 //!
 //! Environment: `UBD_KO` is the module, `UBD_BPF_DIR` the directory of the compiled programs of
 //! `tests/bpf`; `ubd`, `ubd-bpf` and `rublk` are on PATH.
@@ -17,6 +17,7 @@ mod files;
 mod flush;
 mod forward;
 mod fs;
+mod fuzz;
 mod lifecycle;
 mod modes;
 mod peer;
@@ -24,13 +25,17 @@ mod recovery;
 mod resize;
 mod serve;
 mod slots;
+mod soak;
+mod suites;
 mod support;
 mod targets;
 mod verdicts;
 
-use support::Test;
+use support::{runner, supervisor, Test};
 
 fn main() -> std::process::ExitCode {
+    // Some tests start this program again, to be somebody else.
+    fuzz::play();
     if let Ok(task) = std::env::var(crash::power::TASK) {
         return crash::power::run(&task);
     }
@@ -55,11 +60,17 @@ fn main() -> std::process::ExitCode {
         resize::TESTS,
         serve::TESTS,
         modes::TESTS,
+        fuzz::TESTS,
         crash::TESTS,
         faults::TESTS,
+        soak::TESTS,
+        suites::TESTS,
     ]
     .into_iter()
     .flatten()
     .collect();
-    support::supervisor::run(&tests)
+    supervisor::run(|args| match args.first() {
+        Some(first) if first == soak::FLAG => soak::command(args),
+        _ => runner::run(&tests, args),
+    })
 }

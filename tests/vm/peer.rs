@@ -268,11 +268,11 @@ fn example(name: &str, options: &str, feature: u64) -> Result<()> {
     ));
     let device = Ubd::adopt(id);
     added.with_context(|| format!("`libublk-{name} add` failed"))?;
-    let said = std::fs::read_to_string(&log)?;
-    let state = device
-        .attr("ubd/state")
-        .with_context(|| format!("no disk: {said}"))?;
-    ensure!(state == "live", "state {state}; it said: {said}");
+    // The command may return before its server has started the device.
+    wait_for("the disk", seconds(20), || {
+        device.attr("ubd/state").is_ok_and(|state| state == "live")
+    })
+    .with_context(|| std::fs::read_to_string(&log).unwrap_or_default())?;
     let before = device.counters()?;
     let fio = match name {
         "loop" => Fio::verify(&device.node(), 2000),

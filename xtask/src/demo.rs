@@ -95,13 +95,10 @@ The next thing to try:
 
 fn run(kernel: &Kernel, guest: &Guest, disks: &[&str], icount: bool, words: &str) -> Result<u8> {
     let machine = vm::Machine {
-        cpus: 2,
-        memory: "2G".to_owned(),
         icount,
         disks: disks.iter().map(|size| size.to_string()).collect(),
-        append: Vec::new(),
         timeout: Some(PATIENCE_SECONDS),
-        qemu: Vec::new(),
+        ..vm::Machine::usual()
     };
     let words: Vec<_> = words.split(' ').map(Into::into).collect();
     vm::run(kernel, &machine, guest, &words)

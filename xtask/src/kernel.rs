@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
 
-use crate::{packages, rootfs};
+use crate::{packages, rootfs, sanitize, Usage};
 
 /// A kernel series that Debian ships, with the release whose packages bring it.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub struct Series {
     /// Where its kernel comes from, if not from the release itself.
     pub pocket: Option<&'static str>,
     pub packages: &'static [&'static str],
+    /// The package with its source, where a debug kernel is built of it.
+    source: Option<&'static str>,
 }
 
 static SERIES: &[Series] = &[
@@ -25,6 +27,7 @@ static SERIES: &[Series] = &[
         suite: "trixie",
         pocket: None,
         packages: &["linux-image-amd64", "linux-headers-amd64"],
+        source: Some("linux-source-6.12"),
     },
     Series {
         name: "7.3",
@@ -34,6 +37,7 @@ static SERIES: &[Series] = &[
             "linux-image-amd64/trixie-backports",
             "linux-headers-amd64/trixie-backports",
         ],
+        source: None,
     },
 ];
 
@@ -74,6 +78,17 @@ impl Choice {
     }
 }
 
+/// Which kernel of a series.
+#[derive(Clone, Copy)]
+pub enum Build<'a> {
+    /// The one that Debian ships.
+    Packaged,
+    /// One that watches itself, built of Debian's source.
+    Debug,
+    /// The user's own, in this directory.
+    In(&'a Path),
+}
+
 /// A kernel that is ready to boot, and the root file system it boots with.
 pub struct Kernel {
     /// As in `uname -r`.
@@ -92,16 +107,30 @@ pub struct Custom {
     pub modules: PathBuf,
     /// The tree it was built in.
     pub build: PathBuf,
+    /// Built with `debug-kernel.config`.
+    pub debug: bool,
 }
 
 impl Kernel {
     /// Installs and builds what is missing, and finds the exact version.
-    pub fn prepare(series: &Series, dir: Option<&Path>) -> Result<Kernel> {
+    pub fn prepare(series: &Series, build: Build) -> Result<Kernel> {
         packages::ensure()?;
         let rootfs = rootfs::ensure(series)?;
-        if let Some(dir) = dir {
-            return Kernel::custom(rootfs, dir);
+        match build {
+            Build::Packaged => Kernel::packaged(series, rootfs),
+            Build::In(dir) => Kernel::custom(rootfs, dir, false),
+            Build::Debug => {
+                let Some(source) = series.source else {
+                    bail!(Usage("there is a debug kernel of 6.12 only"));
+                };
+                let packaged = Kernel::packaged(series, rootfs)?;
+                let dir = sanitize::ensure(&packaged.version, source, &packaged.rootfs)?;
+                Kernel::custom(packaged.rootfs, &dir, true)
+            }
         }
+    }
+
+    fn packaged(series: &Series, rootfs: PathBuf) -> Result<Kernel> {
         let version = only_entry(&rootfs.join("usr/lib/modules"))?;
         let image = rootfs.join(format!("boot/vmlinuz-{version}"));
         if !version.starts_with(series.name) || !image.exists() {
@@ -128,7 +157,7 @@ impl Kernel {
         }
     }
 
-    fn custom(rootfs: PathBuf, dir: &Path) -> Result<Kernel> {
+    fn custom(rootfs: PathBuf, dir: &Path, debug: bool) -> Result<Kernel> {
         let dir = dir
             .canonicalize()
             .with_context(|| format!("failed to find the kernel directory `{}`", dir.display()))?;
@@ -136,6 +165,7 @@ impl Kernel {
         let custom = Custom {
             modules: dir.join("lib/modules").join(&version),
             build: dir.join("build"),
+            debug,
         };
         Ok(Kernel {
             version,

@@ -25,21 +25,17 @@ exec chroot "$1" make -C /ubd/build/kmod KDIR="$4"
 /// The module for `kernel`; built only when a source changed. The source tree stays as it is.
 pub fn build(kernel: &Kernel) -> Result<PathBuf> {
     let out = host::target().join("kmod").join(&kernel.version);
+    build_of(kernel, &sources()?, &out)
+}
+
+/// The module of other `sources`, as sources() gives them, in `out`.
+pub fn build_of(kernel: &Kernel, sources: &[Source], out: &Path) -> Result<PathBuf> {
     let module = out.join("ubd_drv.ko");
     let stamp = out.join("ubd_drv.ko.key");
-    fs::create_dir_all(&out).with_context(|| format!("failed to create `{}`", out.display()))?;
+    fs::create_dir_all(out).with_context(|| format!("failed to create `{}`", out.display()))?;
     let _lock = cache::lock(&out.join("lock"))?;
 
-    let sources = sources()?;
-    let mut parts = vec![
-        kernel.version.clone().into_bytes(),
-        kernel.rootfs.as_os_str().as_encoded_bytes().to_vec(),
-    ];
-    for (name, data) in &sources {
-        parts.push(name.as_os_str().as_encoded_bytes().to_vec());
-        parts.push(data.clone());
-    }
-    let key = cache::key(&parts);
+    let key = key(kernel, sources);
     if module.exists() && fs::read_to_string(&stamp).is_ok_and(|old| old == key) {
         return Ok(module);
     }
@@ -47,7 +43,7 @@ pub fn build(kernel: &Kernel) -> Result<PathBuf> {
         bail!("building the module in the guest's tree needs root (chroot); run this as root, or build it with `make -C kmod` against your own kernel");
     }
     let work = out.join("build");
-    lay_out(&work, &sources)?;
+    lay_out(&work, sources)?;
     step(
         &format!("building the module for {}", kernel.version),
         || {
@@ -83,8 +79,24 @@ pub fn build(kernel: &Kernel) -> Result<PathBuf> {
     Ok(module)
 }
 
-/// All that the module is made of, by path in the repository: kmod/ and the headers of bpf/.
-fn sources() -> Result<Vec<(PathBuf, Vec<u8>)>> {
+/// Equal keys, equal modules.
+pub fn key(kernel: &Kernel, sources: &[Source]) -> String {
+    let mut parts = vec![
+        kernel.version.clone().into_bytes(),
+        kernel.rootfs.as_os_str().as_encoded_bytes().to_vec(),
+    ];
+    for (name, data) in sources {
+        parts.push(name.as_os_str().as_encoded_bytes().to_vec());
+        parts.push(data.clone());
+    }
+    cache::key(&parts)
+}
+
+/// A file by its path in the repository.
+pub type Source = (PathBuf, Vec<u8>);
+
+/// All that the module is made of: kmod/ and the headers of bpf/.
+pub fn sources() -> Result<Vec<Source>> {
     let mut files = Vec::new();
     for dir in ["kmod", "bpf"] {
         let path = host::repo().join(dir);
@@ -109,7 +121,7 @@ fn sources() -> Result<Vec<(PathBuf, Vec<u8>)>> {
 
 /// Makes `work` a copy of the sources. Unchanged files keep their times, so that make rebuilds
 /// only what it must; what is no longer a source goes.
-fn lay_out(work: &Path, sources: &[(PathBuf, Vec<u8>)]) -> Result<()> {
+fn lay_out(work: &Path, sources: &[Source]) -> Result<()> {
     for (name, data) in sources {
         let path = work.join(name);
         if let Some(dir) = path.parent() {

@@ -13,12 +13,15 @@ mod kernel;
 mod kmod;
 mod kvm;
 mod log_scan;
+mod mutants;
 mod packages;
 mod peer;
 mod power_loss;
 mod programs;
 mod progress;
 mod rootfs;
+mod sanitize;
+mod soak;
 mod test;
 mod virtme;
 mod vm;
@@ -29,7 +32,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use kernel::{Choice, Kernel};
+use kernel::{Build, Choice, Kernel};
 
 /// EX_UNAVAILABLE: the machinery failed, nothing is said about the code under test.
 const EXIT_INFRASTRUCTURE: u8 = 69;
@@ -48,6 +51,10 @@ struct Cli {
     #[arg(long, global = true, value_name = "DIR")]
     kernel_dir: Option<PathBuf>,
 
+    /// A kernel with KASAN, lockdep, kmemleak and fault injection instead; built once, in up to an hour
+    #[arg(long, global = true, conflicts_with = "kernel_dir")]
+    sanitize: bool,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -64,23 +71,31 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Count what an I/O costs, beside device-mapper, the kernel's loop device and ublk
     Bench(bench::BenchArgs),
+    /// Take one guard of the driver away at a time and show which test notices
+    Mutants(mutants::MutantsArgs),
     /// Run every test, on the host and in a virtual machine
     Test(test::TestArgs),
+    /// Let everything happen at once, for as long as you like
+    Soak(soak::SoakArgs),
 }
 
 fn run(cli: Cli) -> Result<u8> {
-    let dir = cli.kernel_dir.as_deref();
+    let build = match &cli.kernel_dir {
+        Some(dir) => Build::In(dir),
+        None if cli.sanitize => Build::Debug,
+        None => Build::Packaged,
+    };
     let all: Vec<_> = cli
         .kernel
         .series()
         .iter()
-        .map(|series| move || Kernel::prepare(series, dir))
+        .map(|series| move || Kernel::prepare(series, build))
         .collect();
-    let one = || {
+    let series = || {
         let series = cli.kernel.single();
-        let series = series.ok_or(Usage("this command takes one kernel, not `--kernel all`"))?;
-        Kernel::prepare(series, dir)
+        series.ok_or(Usage("this command takes one kernel, not `--kernel all`"))
     };
+    let one = || Kernel::prepare(series()?, build);
     match cli.command {
         Command::Setup => {
             virtme::ensure()?;
@@ -103,7 +118,9 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Vm(args) => vm::command(&one()?, args),
         Command::Demo(args) => demo::command(&one()?, args),
         Command::Bench(args) => bench::command(&one()?, args),
+        Command::Mutants(args) => mutants::command(series()?, build, &args),
         Command::Test(args) => test::command(&all, args),
+        Command::Soak(args) => soak::command(&one()?, &args),
     }
 }
 

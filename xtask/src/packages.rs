@@ -21,6 +21,7 @@ const PACKAGES: &[&str] = &[
     "e2fsprogs",  // mke2fs, for the image of the demo
     "binutils",   // readelf, to check the module
     "util-linux", // unshare and setpriv
+    "patch",      // makes the mutants
     "gcc",        // libbpf, which libbpf-rs compiles,
     "libc6-dev",
     "make",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! ublk servers from the Rust registry, which serve ubd's devices unmodified: rublk, and the
-//! examples of libublk.
+//! Programs from the Rust registry: ublk servers, which serve ubd's devices unmodified (rublk, and the
+//! examples of libublk), and fsx, the file system exerciser.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use crate::{cache, host, programs};
 
 const RUBLK: &str = "0.2.15";
 const LIBUBLK: &str = "0.4.8";
+const FSX: &str = "0.3.2";
 
 /// The examples that are run; each becomes `libublk-NAME`.
 const EXAMPLES: [&str; 4] = ["null", "loop", "ramdisk", "batch"];
@@ -25,6 +26,17 @@ pub fn rublk() -> Result<PathBuf> {
         )
     })?;
     Ok(entry.join("bin/rublk"))
+}
+
+/// The fsx program, built on first use.
+pub fn fsx() -> Result<PathBuf> {
+    let entry = cache::entry("fsx", FSX, |dir| {
+        step(
+            &format!("building fsx {FSX}, which exercises file systems"),
+            || install("fsx", FSX, &[], dir),
+        )
+    })?;
+    Ok(entry.join("bin/fsx"))
 }
 
 /// The example programs of libublk, built on first use.

@@ -17,7 +17,7 @@ use anyhow::{bail, ensure, Context, Result};
 
 use crate::guest::Guest;
 use crate::kernel::Kernel;
-use crate::{log_scan, vm};
+use crate::{log_scan, test, vm};
 
 /// By this name it can be asked for.
 const NAME: &str = "shutdown/power_loss";
@@ -56,7 +56,7 @@ pub fn test(kernel: &Kernel, machine: &vm::Machine, guest: Guest) -> Result<u8> 
         disks: vec![DISK.to_owned(); DEVICES.len()],
         ..machine.clone()
     };
-    let command = [OsString::from("/ubd/run/vm-test")];
+    let command = [OsString::from(test::PROGRAM)];
     let start = Instant::now();
     let guest = guest.with_env(TASK, "write");
     let acks = match lose_power(kernel, &machine, &guest, &command) {

@@ -23,6 +23,7 @@ const PACKAGES: &[&str] = &[
     "fio",
     "e2fsprogs",
     "xfsprogs",
+    "stress-ng", // loads of file systems and machines, for the tests
     "strace",
     "bpftool",
     "linux-perf",

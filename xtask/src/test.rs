@@ -14,6 +14,9 @@ use crate::{host::BuildFailed, peer, power_loss, programs, vm};
 /// The test target whose program runs in the guest.
 const VM_TEST: &str = "vm";
 
+/// Where it is there.
+pub const PROGRAM: &str = "/ubd/run/vm-test";
+
 /// `cargo xtask test`
 #[derive(Args)]
 pub struct TestArgs {
@@ -64,6 +67,21 @@ fn host_tests(filter: &[OsString]) -> Result<bool> {
 }
 
 fn vm_tests(kernel: &Kernel, args: &TestArgs) -> Result<u8> {
+    let mut code = 0;
+    if !power_loss::is_all(&args.filter) {
+        let command: Vec<_> = std::iter::once(PROGRAM.into())
+            .chain(args.filter.iter().cloned())
+            .collect();
+        code = vm::run(kernel, &args.machine, &guest(kernel)?, &command)?.min(1);
+    }
+    if power_loss::is_wanted(&args.filter) {
+        code = code.max(power_loss::test(kernel, &args.machine, guest(kernel)?)?);
+    }
+    Ok(code)
+}
+
+/// A machine with the tests that need the driver, and all that they use.
+pub fn guest(kernel: &Kernel) -> Result<Guest> {
     let built = programs::executables(
         "test",
         &[
@@ -81,29 +99,19 @@ fn vm_tests(kernel: &Kernel, args: &TestArgs) -> Result<u8> {
             built.len()
         )));
     };
-    let machine = || -> Result<Guest> {
-        let guest = vm::with_ubd(Guest::new()?, kernel)?;
-        guest.copy(test, "vm-test")?;
-        Ok(guest)
-    };
-    let mut code = 0;
-    if !power_loss::is_all(&args.filter) {
-        let mut guest = machine()?;
-        // Some tests go on for hours when they may.
-        if std::env::var_os("UBD_LONG").is_some() {
-            guest = guest.with_env("UBD_LONG", "1");
+    let mut guest = vm::with_ubd(Guest::new()?, kernel)?;
+    // Some tests go on for hours when they may, and some repeat what they did before.
+    for name in ["UBD_LONG", "UBD_SEED"] {
+        if let Ok(value) = std::env::var(name) {
+            guest = guest.with_env(name, &value);
         }
-        guest.program(&peer::rublk()?)?;
-        for example in peer::examples()? {
-            guest.program(&example)?;
-        }
-        let command: Vec<_> = std::iter::once("/ubd/run/vm-test".into())
-            .chain(args.filter.iter().cloned())
-            .collect();
-        code = vm::run(kernel, &args.machine, &guest, &command)?.min(1);
     }
-    if power_loss::is_wanted(&args.filter) {
-        code = code.max(power_loss::test(kernel, &args.machine, machine()?)?);
+    guest.copy(test, "vm-test")?;
+    guest.program(&programs::example("relocate")?)?;
+    guest.program(&peer::rublk()?)?;
+    guest.program(&peer::fsx()?)?;
+    for example in peer::examples()? {
+        guest.program(&example)?;
     }
-    Ok(code)
+    Ok(guest)
 }

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,9 +23,9 @@ pub struct Machine {
     #[arg(long, default_value_t = 2)]
     pub cpus: u32,
 
-    /// Memory, as QEMU takes it
-    #[arg(long, default_value = "2G")]
-    pub memory: String,
+    /// Memory, as QEMU takes it [default: 2G, for a self-built kernel 4G]
+    #[arg(long)]
+    pub memory: Option<String>,
 
     /// Count instructions: one a nanosecond of guest time, exactly repeatable; slow, one CPU, no KVM
     #[arg(long)]
@@ -46,6 +46,21 @@ pub struct Machine {
     /// More for QEMU's command line
     #[arg(skip)]
     pub qemu: Vec<String>,
+}
+
+impl Machine {
+    /// What the options say if there are none.
+    pub fn usual() -> Machine {
+        Machine {
+            cpus: 2,
+            memory: None,
+            icount: false,
+            disks: Vec::new(),
+            append: Vec::new(),
+            timeout: None,
+            qemu: Vec::new(),
+        }
+    }
 }
 
 /// `cargo xtask vm`
@@ -89,7 +104,25 @@ pub fn with_ubd(guest: Guest, kernel: &Kernel) -> Result<Guest> {
 
 /// Boots, runs `command` (a shell if empty) and scans the kernel log.
 pub fn run(kernel: &Kernel, machine: &Machine, guest: &Guest, command: &[OsString]) -> Result<u8> {
-    let kernel_log = guest.dir.join("kernel.log");
+    let status = boot(kernel, machine, guest, command, io::stdout())?;
+    verdict(guest, &kernel_log(guest), status)
+}
+
+/// Where the machine's console goes.
+pub fn kernel_log(guest: &Guest) -> PathBuf {
+    guest.dir.join("kernel.log")
+}
+
+/// Boots and runs `command` to its end, whatever that is; what it prints goes to `to`. None: the
+/// machine had to be ended.
+pub fn boot(
+    kernel: &Kernel,
+    machine: &Machine,
+    guest: &Guest,
+    command: &[OsString],
+    to: impl Write + Send + 'static,
+) -> Result<Option<ExitStatus>> {
+    let kernel_log = kernel_log(guest);
     let start = Instant::now();
     let mut qemu = start_machine(kernel, machine, guest, command)?;
     let log = qemu
@@ -99,7 +132,7 @@ pub fn run(kernel: &Kernel, machine: &Machine, guest: &Guest, command: &[OsStrin
     let output = qemu
         .stdout
         .take()
-        .map(|from: ChildStdout| pump(from, Ok(io::stdout())));
+        .map(|from: ChildStdout| pump(from, Ok(to)));
     let status = wait(
         &mut qemu,
         machine.timeout.map(Duration::from_secs),
@@ -115,7 +148,7 @@ pub fn run(kernel: &Kernel, machine: &Machine, guest: &Guest, command: &[OsStrin
     for number in 0..machine.disks.len() {
         fs::remove_file(disk_path(guest, number)).context("failed to remove a scratch disk")?;
     }
-    verdict(guest, &kernel_log, status)
+    Ok(status)
 }
 
 /// Starts QEMU. Its stdout, which is piped if there is a command, carries what that prints, its
@@ -250,7 +283,7 @@ pub fn pump(
 }
 
 /// Where the scratch disk of that number lies; a file that is there already is kept as it is.
-pub fn disk_path(guest: &Guest, number: usize) -> std::path::PathBuf {
+pub fn disk_path(guest: &Guest, number: usize) -> PathBuf {
     guest.dir.join(format!("disk{number}.raw"))
 }
 
@@ -269,6 +302,9 @@ raise SystemExit(run.main())";
 /// The QEMU command line, as a line of shell; virtme-ng works it out.
 fn qemu_command(kernel: &Kernel, machine: &Machine, guest: &Guest, shell: bool) -> Result<String> {
     let python = virtme::ensure()?;
+    // KASAN's shadow and what kmemleak remembers take a third.
+    let usual = if kernel.custom.is_some() { "4G" } else { "2G" };
+    let memory = machine.memory.as_deref().unwrap_or(usual);
     let share = |name: &str, dir: &Path| format!("ubd/{name}={}", dir.display());
     let mut virtme = Command::new(python);
     virtme
@@ -297,7 +333,7 @@ fn qemu_command(kernel: &Kernel, machine: &Machine, guest: &Guest, shell: bool) 
         .args(["--rodir", &share("repo", &host::repo())])
         .args(["--rodir", &share("run", &guest.dir.join("run"))])
         .args(["--rwdir", &share("out", &guest.dir.join("out"))])
-        .args(["--memory", &machine.memory])
+        .args(["--memory", memory])
         .args([
             "--cpus",
             &if machine.icount { 1 } else { machine.cpus }.to_string(),
@@ -329,7 +365,9 @@ fn qemu_command(kernel: &Kernel, machine: &Machine, guest: &Guest, shell: bool) 
         "udev.children_max=4",
     ];
     // Five levels of page tables are slow to emulate, and KASAN of 6.12 trips over them early in boot.
-    let debug: &[&str] = match kernel.custom {
+    let debug: &[&str] = match &kernel.custom {
+        Some(custom) if custom.debug => &["no5lvl", "no_debug_objects", "kasan_multi_shot"],
+        // What else it watches by itself takes its time.
         Some(_) => &[
             "no5lvl",
             "kmemleak=off",

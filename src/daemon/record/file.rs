@@ -129,8 +129,9 @@ impl RecordDir {
             format!(".{}.json", record.id),
         );
         let what = || format!("failed to write `{DIR}/{name}`");
-        let text =
-            serde_json::to_string(record).map_err(|err| Error::caused_by(Kind::Io, what(), err))?;
+        let text = record
+            .text()
+            .map_err(|err| Error::caused_by(Kind::Io, what(), err))?;
         // A draft that is there was left by somebody who died over it, or is a trap.
         let _ = unlinkat(&self.0, draft.as_str(), UnlinkatFlags::NoRemoveDir);
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;

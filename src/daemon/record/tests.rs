@@ -51,7 +51,19 @@ fn record() -> Record {
 }
 
 fn text() -> Vec<u8> {
-    serde_json::to_vec(&record()).unwrap()
+    record().text().unwrap().into_bytes()
+}
+
+/// A text with something else in it, but with its sum.
+fn summed(text: &str) -> Vec<u8> {
+    let Ok(mut value) = serde_json::from_str::<Value>(text) else {
+        return text.as_bytes().to_vec();
+    };
+    if let Some(object) = value.as_object_mut() {
+        object.remove(SUM);
+        value[SUM] = sum(&value).into();
+    }
+    value.to_string().into_bytes()
 }
 
 fn why(text: &[u8]) -> String {
@@ -104,7 +116,7 @@ fn what_cannot_be_is_refused() {
         ("\"depth\":64", "\"depth\":65536", "not a record"),
         ("\"queues\":2", "\"queues\":-1", "not a record"),
         ("\"queues\":2", "\"queues\":1e99", "not a record"),
-        ("\"loop\",\"size\"", "\"tape\",\"size\"", "not a record"),
+        ("\"kind\":\"loop\"", "\"kind\":\"tape\"", "not a record"),
         ("\"linear\"", "\"../linear\"", "its program"),
         ("slot_len=1,2", "slot_len=", "its program"),
         ("\"size\":1048576", "\"size\":\"1M\"", "not a record"),
@@ -112,18 +124,32 @@ fn what_cannot_be_is_refused() {
     ] {
         let bad = good.replacen(from, to, 1);
         assert_ne!(bad, good, "{from}");
+        let bad = summed(&bad);
         match reason {
-            "" => drop(Record::parse(bad.as_bytes()).unwrap()),
-            _ => assert!(
-                why(bad.as_bytes()).contains(reason),
-                "{to}: {}",
-                why(bad.as_bytes())
-            ),
+            "" => drop(Record::parse(&bad).unwrap()),
+            _ => assert!(why(&bad).contains(reason), "{to}: {}", why(&bad)),
         }
     }
     let pid = serde_json::to_string(&record().daemon).unwrap();
     let nobody = good.replacen(&pid, "{\"pid\":0,\"start\":0}", 1);
-    assert!(why(nobody.as_bytes()).contains("its pid"));
+    assert!(why(&summed(&nobody)).contains("its pid"));
+}
+
+#[test]
+fn what_was_changed_is_refused_though_it_makes_sense() {
+    let good = String::from_utf8(text()).unwrap();
+    for (from, to) in [
+        ("\"offset\":4096", "\"offset\":8192"),
+        ("\"read_only\":false", "\"read_only\":true"),
+        ("\"stops_with_daemon\":true", "\"stops_with_daemon\":false"),
+    ] {
+        let bad = good.replacen(from, to, 1);
+        assert_ne!(bad, good, "{from}");
+        assert!(why(bad.as_bytes()).contains("checksum"), "{to}");
+        Record::parse(&summed(&bad)).unwrap();
+    }
+    let without = serde_json::to_string(&record()).unwrap();
+    assert!(why(without.as_bytes()).contains("checksum"));
 }
 
 #[test]
@@ -172,7 +198,7 @@ fn what_is_no_file_of_ours_is_refused() {
     refused(
         &|dir| {
             let other = Record { id: 4, ..record() };
-            std::fs::write(dir.join("3.json"), serde_json::to_vec(&other).unwrap()).unwrap();
+            std::fs::write(dir.join("3.json"), other.text().unwrap()).unwrap();
         },
         "it is of device 4",
     );
@@ -193,6 +219,13 @@ fn survives(text: &[u8]) {
 
 proptest! {
     #[test]
+    fn any_process_is_read_or_none(text in "[0-9]{1,5} \\(.{0,15}\\) [SRDZX]( -?[0-9]{1,20}){0,25}|.{0,64}") {
+        if let Some(start) = parse_stat(&text) {
+            prop_assert!(text.contains(&format!(" {start}")), "{}", text);
+        }
+    }
+
+    #[test]
     fn any_bytes_are_survived(text in proptest::collection::vec(any::<u8>(), 0..256)) {
         survives(&text);
     }
@@ -212,6 +245,12 @@ proptest! {
             text[at] = byte;
         }
         survives(&text);
+        // And with a sum that hides it.
+        survives(&summed(&String::from_utf8_lossy(&text)));
+        // What is believed is what was written.
+        if let Ok(read) = Record::parse(&text) {
+            prop_assert_eq!(read, record());
+        }
     }
 
     #[test]
@@ -229,6 +268,6 @@ proptest! {
         spec.chunk = (numbers[2] % 3 != 0).then_some(numbers[3]);
         let member = Member { offset: numbers[4], len: numbers[5], ..spec.members[0].clone() };
         spec.members = vec![member; members];
-        survives(&serde_json::to_vec(&record).unwrap());
+        survives(record.text().unwrap().as_bytes());
     }
 }

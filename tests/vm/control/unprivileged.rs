@@ -29,10 +29,10 @@ fn run_as(id: u32, script: &str) -> Result<String> {
 }
 
 /// The control node for everybody, as a udev rule of an administrator would give it.
-struct OpenControl;
+pub struct OpenControl;
 
 impl OpenControl {
-    fn new() -> Result<OpenControl> {
+    pub fn new() -> Result<OpenControl> {
         sh("chmod 666 /dev/ubd-control; ln -sfn ubd-control /dev/ublk-control")?;
         Ok(OpenControl)
     }

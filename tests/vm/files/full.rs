@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Files that cannot give what the slot promised: no space for a hole, or an end that has moved.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -60,20 +60,25 @@ pub fn no_space() -> Result<()> {
 /// What a reader's memory holds before: it must not be taken for data.
 const STALE: u8 = 0xa5;
 
-/// The end of the file moves to and fro while the disk is read and written.
-pub fn truncated() -> Result<()> {
-    let image = Image::new(EXT4, IMAGE)?;
-    let ubd = device(&image.path)?;
-    let file = OpenOptions::new().write(true).open(&image.path)?;
+/// Moves the end of the file behind the device `node` to and fro for `length`, while the device is
+/// read and written. Gives how many I/Os were good, and how many failed: what is read is data or
+/// zeroes, or there is an error.
+pub fn look_while_truncated(
+    node: &str,
+    bytes: &[u8],
+    file: &File,
+    length: Duration,
+    seed: u64,
+) -> Result<(u64, u64)> {
+    let size = bytes.len();
     let (stop, good, bad) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
-    let node = ubd.node();
-    let (bytes, stop, good, bad) = (&image.bytes, &stop, &good, &bad);
+    let (stop, good, bad) = (&stop, &good, &bad);
     let look = |seed: u64| -> Result<()> {
-        let disk = open_direct(&node, true)?;
+        let disk = open_direct(node, true)?;
         let mut rng = fastrand::Rng::with_seed(seed);
         while !stop.load(Ordering::Relaxed) {
             let len = rng.usize(1..=64) * 512;
-            let at = rng.usize(0..=(IMAGE - len) / 512) * 512;
+            let at = rng.usize(0..=(size - len) / 512) * 512;
             let mut is = Aligned::new(len);
             is.fill(STALE);
             // Now and then a write of what should be there anyhow.
@@ -104,14 +109,16 @@ pub fn truncated() -> Result<()> {
         Ok(())
     };
     thread::scope(|scope| {
-        let readers: Vec<_> = (0..3).map(|n| scope.spawn(move || look(n))).collect();
+        let readers: Vec<_> = (0..3)
+            .map(|n| scope.spawn(move || look(seed.wrapping_add(n))))
+            .collect();
         let start = Instant::now();
-        let mut rng = fastrand::Rng::with_seed(7);
+        let mut rng = fastrand::Rng::with_seed(seed);
         let mut moved = || -> Result<()> {
-            while start.elapsed() < Duration::from_secs(3) {
-                file.set_len(rng.u64(0..IMAGE as u64))?;
+            while start.elapsed() < length {
+                file.set_len(rng.u64(0..size as u64))?;
                 thread::sleep(Duration::from_millis(rng.u64(0..15)));
-                file.set_len(IMAGE as u64)?;
+                file.set_len(size as u64)?;
                 thread::sleep(Duration::from_millis(rng.u64(0..15)));
             }
             Ok(())
@@ -123,7 +130,15 @@ pub fn truncated() -> Result<()> {
         }
         moved
     })?;
-    let (good, bad) = (good.load(Ordering::Relaxed), bad.load(Ordering::Relaxed));
+    Ok((good.load(Ordering::Relaxed), bad.load(Ordering::Relaxed)))
+}
+
+pub fn truncated() -> Result<()> {
+    let image = Image::new(EXT4, IMAGE)?;
+    let ubd = device(&image.path)?;
+    let file = OpenOptions::new().write(true).open(&image.path)?;
+    let node = ubd.node();
+    let (good, bad) = look_while_truncated(&node, &image.bytes, &file, Duration::from_secs(3), 7)?;
     ensure!(
         good > 100 && bad > 10,
         "{good} I/Os were good, {bad} failed"

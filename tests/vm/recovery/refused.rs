@@ -5,6 +5,8 @@ use std::fs;
 
 use anyhow::{ensure, Context, Result};
 
+use ubd_bpf::daemon::record::Record;
+
 use super::{kill_daemon, record, recover};
 use crate::support::io::{read_direct, write_direct};
 use crate::support::{fails, sh, Background, Files, RamDisk, Ubd};
@@ -45,10 +47,11 @@ pub fn spoilt_records() -> Result<()> {
     let path = record(&ubd);
     let good = fs::read_to_string(&path)?;
     let other = {
-        let mut other: serde_json::Value = serde_json::from_str(&good)?;
-        other["token"] = 1.into();
-        other.to_string()
+        let mut other = Record::parse(good.as_bytes())?;
+        other.token = 1;
+        other.text()?
     };
+    let damaged = good.replacen("16777216", "16777728", 1);
     let cut = &good[..good.len() / 2];
     let version = good.replacen("\"version\":1", "\"version\":7", 1);
     for (text, code, words) in [
@@ -56,6 +59,7 @@ pub fn spoilt_records() -> Result<()> {
         (cut, 2, "not a record"),
         ("", 2, "not a record"),
         (&version, 2, "version 7"),
+        (&damaged, 2, "damaged"),
     ] {
         fs::write(&path, text)?;
         says(&ubd, code, words)?;

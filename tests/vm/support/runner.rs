@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{anyhow, bail, Context, Result};
 
 use super::kernel_log::KernelLog;
-use super::{leftovers, module, shutdown, Skip, Test};
+use super::{leaks, leftovers, module, shutdown, Skip, Test};
 
 /// Exit code: 0 when nothing failed.
 pub fn run(tests: &[&Test], filters: &[String]) -> u8 {
@@ -42,6 +42,9 @@ pub fn run(tests: &[&Test], filters: &[String]) -> u8 {
     run("module/load", &module::load);
     for test in tests.iter().filter(wanted) {
         run(test.name, &test.run);
+    }
+    if leaks::are_watched() {
+        run("module/leaks_nothing", &leaks::none);
     }
     run("module/unload_leaves_nothing", &module::unload);
     if failed == 0

@@ -7,8 +7,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-
-use super::{runner, Test};
+use std::time::{Duration, Instant};
 
 /// Set for the child.
 const WORKER: &str = "UBD_VM_TEST_WORKER";
@@ -16,16 +15,16 @@ const WORKER: &str = "UBD_VM_TEST_WORKER";
 /// The child prints at least once a test; longer silence means that one hangs.
 const PATIENCE_MS: i32 = 1_200_000;
 
-/// Runs the tests that the arguments name, all without arguments.
+/// Runs `work`, which gives the exit code, with the arguments.
 #[allow(clippy::zombie_processes)] // one that hangs in the kernel cannot be waited for
-pub fn run(tests: &[&Test]) -> ExitCode {
-    let filters: Vec<String> = std::env::args().skip(1).collect();
+pub fn run(work: impl FnOnce(&[String]) -> u8) -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
     if std::env::var_os(WORKER).is_some() {
-        return ExitCode::from(runner::run(tests, &filters));
+        return ExitCode::from(work(&args));
     }
     let me = std::env::current_exe().expect("the path of the test program");
     let mut child = Command::new(me)
-        .args(&filters)
+        .args(&args)
         .env(WORKER, "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -60,7 +59,15 @@ pub fn run(tests: &[&Test]) -> ExitCode {
             Err(err) => panic!("failed to read the tests' output: {err}"),
         }
     }
-    let status = child.wait().expect("waiting for the tests");
+    let start = Instant::now();
+    let status = loop {
+        match child.try_wait().expect("waiting for the tests") {
+            Some(status) => break status,
+            // A thread of it hangs in the kernel.
+            None if start.elapsed() > Duration::from_secs(60) => return ExitCode::FAILURE,
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
     if status.code().is_none() {
         println!("the tests were killed: {status}");
     }
@@ -71,8 +78,15 @@ pub fn run(tests: &[&Test]) -> ExitCode {
     }
 }
 
+/// Ends the child, though one of its threads may hang in the kernel: nobody waits for that.
+pub fn leave() -> ! {
+    // SAFETY: nothing is printed from here on; the supervisor sees the end of what was.
+    unsafe { libc::close(1) };
+    std::process::exit(1)
+}
+
 /// Prints the kernel stacks of all tasks that sleep uninterruptibly or take part in the tests.
-fn print_blocked_tasks() {
+pub fn print_blocked_tasks() {
     let tasks = entries("/proc")
         .into_iter()
         .flat_map(|process| entries(process.join("task")));

@@ -19,7 +19,7 @@ pub fn devices(machines: &Machines) -> Result<Value> {
     let ios = if machines.quick { 10_000 } else { 100_000 };
     let mut machine = counting();
     // Each of 65 daemons has locked memory.
-    machine.memory = "8G".to_owned();
+    machine.memory = Some("8G".to_owned());
     machines.run(&guest, &machine, &format!("devices {ios}"))?;
     read(&guest.dir.join("out/devices.json"))
 }

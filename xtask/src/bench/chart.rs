@@ -9,7 +9,7 @@ use super::table::{backing_name, thousands};
 
 const WIDTH: f64 = 860.0;
 const PANEL: f64 = WIDTH / 2.0;
-const LABEL: f64 = 92.0;
+const LABEL: f64 = 100.0;
 /// Room for the number behind the longest bar.
 const NUMBER: f64 = 60.0;
 const BAR: f64 = 9.0;

@@ -140,12 +140,8 @@ pub fn counting() -> vm::Machine {
 pub fn timed(cpus: u32) -> vm::Machine {
     vm::Machine {
         cpus,
-        memory: "2G".to_owned(),
-        icount: false,
-        disks: Vec::new(),
-        append: Vec::new(),
         timeout: Some(PATIENCE_SECONDS),
-        qemu: Vec::new(),
+        ..vm::Machine::usual()
     }
 }
 
