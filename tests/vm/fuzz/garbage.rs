@@ -2,14 +2,16 @@
 //! A program whose answers are random numbers. Every sector of every backing says whose it is, so
 //! that one that is read, or one that was written to, tells where it was.
 
+use std::fs::File;
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 use fastrand::Rng;
-use ubd_bpf::control::Control;
+use ubd_bpf::control::{Control, Slot};
 
 use super::{seed, span};
 use crate::support::io::{discard, open_buffered, open_direct, zero_out, Aligned};
@@ -98,7 +100,7 @@ struct Seen {
     errors: u64,
 }
 
-fn read(file: &std::fs::File, rng: &mut Rng, seen: &mut Seen) -> Result<()> {
+fn read(file: &File, rng: &mut Rng, seen: &mut Seen) -> Result<()> {
     let (at, len) = place(rng);
     // What is there before is nothing that a sector may be.
     let mut buffer = Aligned::shifted(len, rng.usize(..8) * SECTOR);
@@ -129,7 +131,7 @@ fn place(rng: &mut Rng) -> (u64, usize) {
     (rng.u64(..(16 << 11) - 256) << 9, len)
 }
 
-fn write(file: &std::fs::File, rng: &mut Rng, seen: &mut Seen) {
+fn write(file: &File, rng: &mut Rng, seen: &mut Seen) {
     let (at, len) = place(rng);
     let mut buffer = Aligned::shifted(len, rng.usize(..8) * SECTOR);
     let word = NEW | u64::from(rng.u32(..));
@@ -166,11 +168,12 @@ pub fn verdicts() -> Result<()> {
 fn asked(program: &str, seed: u64) -> Result<()> {
     let (disks, files) = ([RamDisk::new()?, RamDisk::new()?], Files::ext4()?);
     let bytes = SECTORS << 9;
-    let backings: [(PathBuf, &str); 4] = [
-        (disks[0].node().into(), ""),
-        (disks[1].node().into(), "--read-only"),
-        (files.file("direct", bytes)?, "--direct"),
-        (files.file("buffered", bytes)?, ""),
+    // With how a file is opened; the second is READ_ONLY.
+    let backings: [(PathBuf, bool); 4] = [
+        (disks[0].node().into(), false),
+        (disks[1].node().into(), false),
+        (files.file("direct", bytes)?, true),
+        (files.file("buffered", bytes)?, false),
     ];
     let window = WINDOW.end - WINDOW.start;
     let prog = Prog::load(
@@ -181,17 +184,24 @@ fn asked(program: &str, seed: u64) -> Result<()> {
         ],
     )?;
     let ubd = Ubd::add(&["-t null -s 16M"])?;
-    for (slot, (path, how)) in (0..).zip(&backings) {
+    let control = Control::open()?;
+    for (slot, (path, direct)) in (0..).zip(&backings) {
         fill(path, slot)?;
-        sh(format!(
-            "ubd-bpf slot add {} {} --offset {} --size {} {how}",
+        let write = slot != READ_ONLY;
+        let file = File::options().read(true).write(write).open(path)?;
+        control.register_slot(
             ubd.id(),
-            path.display(),
-            WINDOW.start << 9,
-            window << 9
-        ))?;
+            &Slot {
+                file: file.as_fd(),
+                write,
+                direct: *direct,
+                offset: WINDOW.start,
+                sectors: window,
+                number: Some(slot as u32),
+            },
+        )?;
     }
-    sh(format!("ubd-bpf bind {} {program}", ubd.id()))?;
+    control.bind(ubd.id(), program, 0)?;
 
     let limit = span(4);
     let seen = std::thread::scope(|scope| {
@@ -203,22 +213,19 @@ fn asked(program: &str, seed: u64) -> Result<()> {
     });
     let [one, two] = seen;
     let (one, two) = (one?, two?);
-    let counters = ubd.counters()?;
+    // udev reads the disk when it was closed: more may come at any time.
+    let (before, counters, after) = (state(program)?, ubd.counters()?, state(program)?);
     println!("{program}: {one:?}, {two:?}");
     ensure!(
         one.old > 0 && one.new > 0 && one.zero > 0 && counters["mapped"] > 500,
         "too little of something was seen"
     );
-    let state = state(program)?;
+    ensure!(!after.0, "it was ejected, with {} bad answers", after.1);
     ensure!(
-        !state.0,
-        "the program was ejected, with {} bad answers",
-        state.1
-    );
-    ensure!(
-        state.1 > 50 && state.1 == counters["bad"],
-        "{} bad answers of the program, {} of the device",
-        state.1,
+        before.1 > 20 && (before.1..=after.1).contains(&counters["bad"]),
+        "{} to {} bad answers of the program, {} of the device",
+        before.1,
+        after.1,
         counters["bad"]
     );
     for (slot, (path, _)) in (0..).zip(&backings) {
@@ -231,7 +238,7 @@ fn asked(program: &str, seed: u64) -> Result<()> {
         &[&format!("window={window}"), "per_second=4000000000"],
     )?;
     use_disk(&ubd.node(), &mut Rng::with_seed(!seed), limit / 4)?;
-    let state = self::state(program)?;
+    let state = state(program)?;
     ensure!(state.0, "{} bad answers, and not ejected", state.1);
     let before = ubd.counters()?;
     let mut rest = Seen::default();

@@ -30,7 +30,7 @@ pub fn objects() -> Result<()> {
         .map(fs::read)
         .collect::<Result<Vec<_>, _>>()
         .context("failed to read an object")?;
-    let count = if seed::long() { 2000 } else { 25 };
+    let count = if seed::long() { 2000 } else { 12 };
     let (mut loaded, mut refused) = (0, 0);
     for number in 0..count {
         let seed = first.wrapping_add(number);
