@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn so_does_a_hang() {
-        let rest = "test flush/fua ... \n== end 124\n";
+        let rest = "test flush/fua ... \n\n== end 124\n";
         assert_eq!(outcome(rest, ""), caught("flush/fua", "it hangs"));
         assert_eq!(
             outcome("test flush/fua ... ", ""),
