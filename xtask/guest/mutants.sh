@@ -21,7 +21,8 @@ for name; do
 	# Through a file that is followed: a server left behind must not hold our output open.
 	tail -n +1 -f --pid="$test" $log
 	wait "$test"
-	echo "== end $?"
+	# A test that hangs has not ended its line.
+	printf '\n== end %s\n' $?
 	# What is left of this one would be blamed on the next: that one gets a machine of its own.
 	if [ -e /sys/module/ubd_drv ] || grep -q 'the kernel complained' $log; then
 		sleep 1

@@ -68,24 +68,32 @@ impl Section<'_> {
         let wanted = |test: &str| filters.iter().any(|filter| test.contains(filter.as_str()));
         // A test that has begun and not ended was the last one.
         let last = results.last().filter(|(_, result, _)| result.is_empty());
+        let begins = format!("mutant {} begins", self.name);
+        let log = log.split_once(&begins).map_or("", |(_, log)| log);
+        let complaint = log_scan::first(log);
         let Some((test, _, _)) = last else {
-            return if self.code != Some(0) {
-                Outcome::Unknown(format!("the tests ended with {:?}", self.code))
-            } else if results
-                .iter()
-                .any(|(test, result, _)| wanted(test) && result.starts_with("ok"))
-            {
-                Outcome::Survived
-            } else {
-                Outcome::Unknown("none of its tests was run".to_owned())
+            return match (self.code, complaint) {
+                // What was printed last went with the machine.
+                (None, Some(line)) if results.len() >= BEFORE.len() => Outcome::Caught {
+                    by: filters.join(" "),
+                    how: format!("the kernel: {line}"),
+                },
+                (Some(0), _)
+                    if results
+                        .iter()
+                        .any(|(test, result, _)| wanted(test) && result.starts_with("ok")) =>
+                {
+                    Outcome::Survived
+                }
+                (Some(0), _) => Outcome::Unknown("none of its tests was run".to_owned()),
+                (Some(code), _) => Outcome::Unknown(format!("the tests ended with {code}")),
+                (None, _) => Outcome::Unknown("the machine has ended".to_owned()),
             };
         };
         if BEFORE.contains(test) {
             return Outcome::Unknown(format!("{test} has not ended"));
         }
-        let begins = format!("mutant {} begins", self.name);
-        let log = log.split_once(&begins).map_or("", |(_, log)| log);
-        let how = match log_scan::first(log) {
+        let how = match complaint {
             Some(line) => format!("the kernel: {line}"),
             None if TIMED_OUT.contains(&self.code) => "it hangs".to_owned(),
             None => "the machine hangs".to_owned(),
@@ -160,8 +168,14 @@ mod tests {
     }
 
     #[test]
+    fn so_does_a_machine_that_ends_at_once() {
+        let log = "mutant b begins\n[ 1.0] BUG: x\n";
+        assert_eq!(outcome("", log), caught("flush/fua", "the kernel: BUG: x"));
+    }
+
+    #[test]
     fn so_does_a_hang() {
-        let rest = "test flush/fua ... \n== end 124\n";
+        let rest = "test flush/fua ... \n\n== end 124\n";
         assert_eq!(outcome(rest, ""), caught("flush/fua", "it hangs"));
         assert_eq!(
             outcome("test flush/fua ... ", ""),
