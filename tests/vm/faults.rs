@@ -25,17 +25,27 @@ pub const TESTS: &[Test] = &[
     Test::new("faults/file_tracked", || {
         long_only(|| broken::file(Way::Tracked))
     }),
-    Test::new("faults/file_declined", || broken::file(Way::Declined)),
+    Test::new("faults/file_declined", || {
+        long_only(|| broken::file(Way::Declined))
+    }),
     Test::new("faults/file_forwarded", || {
         long_only(|| broken::file(Way::Forwarded))
     }),
     Test::new("faults/dust_mapped", || dust::heals(Way::Mapped)),
     Test::new("faults/dust_declined", || dust::heals(Way::Declined)),
     Test::new("faults/dust_forwarded", || dust::heals(Way::Forwarded)),
-    Test::new("faults/flush_mapped", || flush::fails(Way::Mapped)),
-    Test::new("faults/flush_declined", || flush::fails(Way::Declined)),
-    Test::new("faults/flush_forwarded", || flush::fails(Way::Forwarded)),
-    Test::new("faults/flush_of_a_buffered_file", flush::buffered),
+    Test::new("faults/flush_mapped", || {
+        long_only(|| flush::fails(Way::Mapped))
+    }),
+    Test::new("faults/flush_declined", || {
+        long_only(|| flush::fails(Way::Declined))
+    }),
+    Test::new("faults/flush_forwarded", || {
+        long_only(|| flush::fails(Way::Forwarded))
+    }),
+    Test::new("faults/flush_of_a_buffered_file", || {
+        long_only(flush::buffered)
+    }),
     Test::new("faults/memory_add", nth::commands::add_device),
     Test::new("faults/memory_start", nth::commands::start_device),
     Test::new("faults/memory_stop_and_del", nth::commands::stop_and_delete),
