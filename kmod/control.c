@@ -131,6 +131,13 @@ static int ubd_check_params(struct ubd_device *ub, const struct ublk_params *p)
 	    b->physical_bs_shift > 30 || b->io_min_shift > 30 ||
 	    b->io_opt_shift > 30)
 		return -EINVAL;
+	/*
+	 * Where a chunk has no room for a block, the core does not split at
+	 * all (6.12), and requests outgrow the server's buffers.
+	 */
+	if (b->chunk_sectors &
+	    ((1U << (b->logical_bs_shift - SECTOR_SHIFT)) - 1))
+		return -EINVAL;
 	if (b->max_sectors < PAGE_SECTORS ||
 	    b->max_sectors > ub->info.max_io_buf_bytes >> SECTOR_SHIFT)
 		return -EINVAL;

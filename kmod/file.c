@@ -146,6 +146,23 @@ static void ubd_fio_wait(struct ubd_fio *fio)
 			 ubd_is_read(fio) ? UBD_READ : UBD_WRITE);
 }
 
+/*
+ * Go on where it stopped, at a block: a file that was cut ends anywhere, but
+ * nothing goes on within a block past the page cache, and the daemon, which may
+ * get what is left, counts in sectors.
+ */
+static void ubd_fio_short(struct ubd_fio *fio, unsigned int done)
+{
+	done = round_down(done, (fio->ub->block_mask + 1) << SECTOR_SHIFT);
+	if (!done && !fio->nowait) {
+		ubd_fio_cannot(fio, -EIO);
+		return;
+	}
+	bio_advance(fio->bio, done);
+	fio->pos += done;
+	ubd_fio_wait(fio);
+}
+
 /* The answer of the file system; any context. */
 static void ubd_fio_done(struct ubd_fio *fio, long ret)
 {
@@ -154,10 +171,7 @@ static void ubd_fio_done(struct ubd_fio *fio, long ret)
 	if (ret == bio->bi_iter.bi_size) {
 		ubd_fio_end(fio, BLK_STS_OK);
 	} else if (ret > 0 && ret < bio->bi_iter.bi_size) {
-		/* Short: go on where it stopped. */
-		bio_advance(bio, ret);
-		fio->pos += ret;
-		ubd_fio_wait(fio);
+		ubd_fio_short(fio, ret);
 	} else if (fio->nowait) {
 		/* Of an attempt no failure counts. */
 		if (ret == -EAGAIN)

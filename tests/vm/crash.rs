@@ -18,11 +18,11 @@ mod shape;
 
 use std::collections::HashMap;
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{ensure, Context, Result};
 
 use crate::cluster::server::Server;
-use crate::support::tree::{self, EXT4, XFS};
-use crate::support::{sh, Skip, Test};
+use crate::support::tree::{EXT4, XFS};
+use crate::support::{long_only, sh, Test};
 use log::{Entry, What, SECTOR};
 use logged::Logged;
 use raw::{History, Judge, REGION};
@@ -33,7 +33,7 @@ pub const TESTS: &[Test] = &[
         raw(Shape::Linear, Way::Mapped)
     }),
     Test::new("crash/raw_linear_tracked", || {
-        raw(Shape::Linear, Way::Tracked)
+        long_only(|| raw(Shape::Linear, Way::Tracked))
     }),
     Test::new("crash/raw_linear_declined", || {
         raw(Shape::Linear, Way::Declined)
@@ -45,7 +45,7 @@ pub const TESTS: &[Test] = &[
         raw(Shape::Stripe, Way::Mapped)
     }),
     Test::new("crash/raw_stripe_declined", || {
-        raw(Shape::Stripe, Way::Declined)
+        long_only(|| raw(Shape::Stripe, Way::Declined))
     }),
     Test::new("crash/raw_stripe_forwarded", || {
         raw(Shape::Stripe, Way::Forwarded)
@@ -53,67 +53,58 @@ pub const TESTS: &[Test] = &[
     Test::new("crash/raw_clusters_mapped", || {
         raw(Shape::Clusters, Way::Mapped)
     }),
+    Test::new("crash/raw_clusters_declined", || long_only(still)),
     Test::new("crash/raw_clusters_forwarded", || {
-        raw(Shape::Clusters, Way::Forwarded)
+        long_only(|| raw(Shape::Clusters, Way::Forwarded))
     }),
-    Test::new("crash/raw_clusters_declined", still),
     Test::new("crash/raw_clusters_that_move", moving),
     Test::new("crash/file_mapped", || files::raw_file(Way::Mapped)),
-    Test::new("crash/file_declined", || files::raw_file(Way::Declined)),
-    Test::new("crash/file_forwarded", || files::raw_file(Way::Forwarded)),
+    Test::new("crash/file_declined", || {
+        long_only(|| files::raw_file(Way::Declined))
+    }),
+    Test::new("crash/file_forwarded", || {
+        long_only(|| files::raw_file(Way::Forwarded))
+    }),
     Test::new("crash/ext4_linear_mapped", || {
-        files::file_system(&EXT4, Shape::Linear, Way::Mapped)
+        long_only(|| files::file_system(&EXT4, Shape::Linear, Way::Mapped))
     }),
     Test::new("crash/ext4_linear_declined", || {
-        long_only(&EXT4, Shape::Linear, Way::Declined)
+        long_only(|| files::file_system(&EXT4, Shape::Linear, Way::Declined))
     }),
     Test::new("crash/ext4_linear_forwarded", || {
-        long_only(&EXT4, Shape::Linear, Way::Forwarded)
+        files::file_system(&EXT4, Shape::Linear, Way::Forwarded)
     }),
     Test::new("crash/ext4_stripe_mapped", || {
         files::file_system(&EXT4, Shape::Stripe, Way::Mapped)
     }),
     Test::new("crash/ext4_stripe_declined", || {
-        long_only(&EXT4, Shape::Stripe, Way::Declined)
+        long_only(|| files::file_system(&EXT4, Shape::Stripe, Way::Declined))
     }),
     Test::new("crash/ext4_stripe_forwarded", || {
-        files::file_system(&EXT4, Shape::Stripe, Way::Forwarded)
+        long_only(|| files::file_system(&EXT4, Shape::Stripe, Way::Forwarded))
     }),
     Test::new("crash/ext4_clusters_mapped", || {
-        long_only(&EXT4, Shape::Clusters, Way::Mapped)
+        long_only(|| files::file_system(&EXT4, Shape::Clusters, Way::Mapped))
     }),
     Test::new("crash/ext4_clusters_forwarded", || {
-        long_only(&EXT4, Shape::Clusters, Way::Forwarded)
+        long_only(|| files::file_system(&EXT4, Shape::Clusters, Way::Forwarded))
     }),
     Test::new("crash/xfs_linear_mapped", || {
-        long_only(&XFS, Shape::Linear, Way::Mapped)
+        long_only(|| files::file_system(&XFS, Shape::Linear, Way::Mapped))
     }),
     Test::new("crash/xfs_linear_declined", || {
         files::file_system(&XFS, Shape::Linear, Way::Declined)
     }),
     Test::new("crash/xfs_linear_forwarded", || {
-        long_only(&XFS, Shape::Linear, Way::Forwarded)
+        long_only(|| files::file_system(&XFS, Shape::Linear, Way::Forwarded))
     }),
     Test::new("crash/xfs_stripe_mapped", || {
-        long_only(&XFS, Shape::Stripe, Way::Mapped)
+        long_only(|| files::file_system(&XFS, Shape::Stripe, Way::Mapped))
     }),
 ];
 
-/// Whether there is time for every point of a log, and every way.
-fn long() -> bool {
-    std::env::var_os("UBD_LONG").is_some()
-}
-
 /// Of each disk. A device of the relocating example has 7/8 of one.
 const MIB: u64 = 16;
-
-/// A file system where another test with the same paths in it has to do otherwise.
-fn long_only(kind: &tree::Kind, shape: Shape, way: Way) -> Result<()> {
-    if !long() {
-        bail!(Skip("only with UBD_LONG=1".into()));
-    }
-    files::file_system(kind, shape, way)
-}
 
 fn raw(shape: Shape, way: Way) -> Result<()> {
     let len = MIB << 11;

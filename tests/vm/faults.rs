@@ -8,19 +8,27 @@ mod flush;
 mod load;
 mod nth;
 
-use crate::support::Test;
+use crate::support::{long_only, Test};
 use broken::Way;
 use nth::io::Who;
 
 pub const TESTS: &[Test] = &[
     Test::new("faults/disk_mapped", || broken::disk(Way::Mapped)),
-    Test::new("faults/disk_tracked", || broken::disk(Way::Tracked)),
-    Test::new("faults/disk_declined", || broken::disk(Way::Declined)),
+    Test::new("faults/disk_tracked", || {
+        long_only(|| broken::disk(Way::Tracked))
+    }),
+    Test::new("faults/disk_declined", || {
+        long_only(|| broken::disk(Way::Declined))
+    }),
     Test::new("faults/disk_forwarded", || broken::disk(Way::Forwarded)),
     Test::new("faults/file_mapped", || broken::file(Way::Mapped)),
-    Test::new("faults/file_tracked", || broken::file(Way::Tracked)),
+    Test::new("faults/file_tracked", || {
+        long_only(|| broken::file(Way::Tracked))
+    }),
     Test::new("faults/file_declined", || broken::file(Way::Declined)),
-    Test::new("faults/file_forwarded", || broken::file(Way::Forwarded)),
+    Test::new("faults/file_forwarded", || {
+        long_only(|| broken::file(Way::Forwarded))
+    }),
     Test::new("faults/dust_mapped", || dust::heals(Way::Mapped)),
     Test::new("faults/dust_declined", || dust::heals(Way::Declined)),
     Test::new("faults/dust_forwarded", || dust::heals(Way::Forwarded)),

@@ -11,6 +11,7 @@ mod beside;
 mod control;
 mod garbage;
 mod memory;
+mod objects;
 mod records;
 mod role;
 #[path = "../support/seed.rs"]
@@ -38,6 +39,7 @@ pub const TESTS: &[Test] = &[
     Test::new("fuzz/control", control_commands),
     Test::new("fuzz/server", servers),
     Test::new("fuzz/verdicts", garbage::verdicts),
+    Test::new("fuzz/objects", objects::objects),
     Test::new("fuzz/records", records::records),
 ];
 
@@ -134,6 +136,31 @@ fn some_flags(rng: &mut Rng) -> u64 {
         | ublk::F_UPDATE_SIZE
 }
 
+/// Parameters that make sense at first sight, if at all.
+fn some_params(rng: &mut Rng) -> ublk::Params {
+    let mut some = params();
+    if rng.bool() {
+        return some;
+    }
+    some.types |= ublk::PARAM_TYPE_DISCARD;
+    some.basic.attrs = rng.u32(..16) & !ublk::ATTR_READ_ONLY;
+    some.basic.logical_bs_shift = rng.u8(9..13);
+    some.basic.physical_bs_shift = rng.u8(12..31);
+    some.basic.io_min_shift = rng.u8(..31);
+    some.basic.io_opt_shift = rng.u8(..31);
+    some.basic.chunk_sectors = [0, 1, 8, 100, rng.u32(..)][rng.usize(..5)];
+    some.basic.virt_boundary_mask = [0, 4095, 1, rng.u64(..)][rng.usize(..4)];
+    some.discard = ublk::ParamDiscard {
+        discard_alignment: rng.u32(..) >> rng.u32(..32),
+        discard_granularity: rng.u32(1..) >> rng.u32(..32),
+        max_discard_sectors: rng.u32(..) >> rng.u32(..32),
+        max_write_zeroes_sectors: rng.u32(..) >> rng.u32(..32),
+        max_discard_segments: 1,
+        reserved0: 0,
+    };
+    some
+}
+
 /// One device, from ADD to DEL; whether it was started.
 fn server_round(control: &Control, disk: &RamDisk, seed: u64) -> Result<bool> {
     let mut rng = Rng::with_seed(seed);
@@ -147,7 +174,9 @@ fn server_round(control: &Control, disk: &RamDisk, seed: u64) -> Result<bool> {
         ..AddRequest::default()
     })?;
     let device = Ubd::adopt(id);
-    control.set_params(id, &params())?;
+    if control.set_params(id, &some_params(&mut rng)).is_err() {
+        control.set_params(id, &params())?;
+    }
     let server = Role::start("server", id, rng.u64(..), &disk.node())?;
     // START waits for a server that may never be ready; DEL ends that.
     let start = std::thread::spawn(move || {

@@ -17,16 +17,21 @@ mod tree;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail, Context, Result};
+use anyhow::{anyhow, bail, ensure, Context, Result};
 use fastrand::Rng;
 
 use crate::support::kernel_log::KernelLog;
-use crate::support::{leftovers, module, seconds, sh, slowness, supervisor, RamDisk, Test, Ubd};
+use crate::support::{
+    leftovers, module, seconds, sh, slowness, supervisor, Prog, RamDisk, Test, Ubd,
+};
 use census::Census;
 use report::Report;
 use stage::{Stage, Worker};
 
-pub const TESTS: &[Test] = &[Test::new("soak/short", short)];
+pub const TESTS: &[Test] = &[
+    Test::new("soak/the_census_notices", notices),
+    Test::new("soak/short", short),
+];
 
 /// As the first argument, asks for a soak instead of tests.
 pub const FLAG: &str = "--soak";
@@ -97,6 +102,35 @@ fn short() -> Result<()> {
         [] => Ok(()),
         failures => bail!("{}", failures.join("\n")),
     }
+}
+
+/// What stays is seen: a device, its program, a file of ours.
+fn notices() -> Result<()> {
+    let disk = RamDisk::new()?;
+    let _prepared = Prepared::new()?;
+    let before = Census::take()?;
+    let file = std::fs::File::open("/dev/null")?;
+    let prog = Prog::load("checker", &[])?;
+    let ubd = Ubd::add(&["-t loop -f", &disk.node(), "--bpf-fastpath=checker"])?;
+    let other = before.other_than(&Census::take()?).join(", ");
+    for kind in [
+        "devices",
+        "disks",
+        "nodes",
+        "processes and threads",
+        "bpf programs",
+        "bpf maps",
+        "pinned programs",
+        "records",
+        "claimed RAM disks",
+        "our files",
+        "first free number",
+    ] {
+        ensure!(other.contains(kind), "{kind} are not noticed: {other}");
+    }
+    ubd.del()?;
+    drop((prog, file));
+    before.same_again().map(drop)
 }
 
 fn run(options: &Options) -> Result<Report> {

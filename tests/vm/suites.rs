@@ -89,12 +89,12 @@ fn fsx(dir: &str) -> Result<()> {
 /// All at once, with their own checks of what they read.
 fn stress(dir: &str) -> Result<()> {
     let seconds = if long() { 600 } else { 3 * slowness() };
-    let verified = "--hdd 1 --hdd-bytes 8M --hdd-opts direct,wr-rnd,rd-rnd,fsync --aio 1 \
-                    --seek 1 --seek-size 8M --sync-file 1 --sync-file-bytes 4M \
-                    --fallocate 1 --fallocate-bytes 8M --copy-file 1 --copy-file-bytes 8M \
-                    --iomix 1 --iomix-bytes 8M --rename 1 --dir 1 --dir-dirs 64 --fpunch 1";
+    let stressors = "--hdd 1 --hdd-bytes 8M --hdd-opts direct,wr-rnd,rd-rnd,fsync --aio 1 \
+                     --seek 1 --seek-size 8M --fallocate 1 --fallocate-bytes 8M \
+                     --iomix 1 --iomix-bytes 8M --revio 1 --revio-bytes 8M --io-uring 1 \
+                     --rename 1 --link 1 --dir 1 --dir-dirs 64";
     sh(format!(
-        "stress-ng --temp-path {dir} --verify --timeout {seconds} --no-rand-seed {verified}"
+        "stress-ng --temp-path {dir} --verify --timeout {seconds} --no-rand-seed {stressors}"
     ))
     .context("stress-ng")?;
     Ok(())

@@ -136,8 +136,8 @@ impl Guest {
 
     /// Forgets how the last run ended, so that the machine can boot again.
     pub fn forget(&self) -> Result<()> {
-        for name in [".started", ".exit-code"] {
-            match fs::remove_file(self.dir.join("out").join(name)) {
+        for name in ["out/.started", "out/.exit-code", "initramfs"] {
+            match fs::remove_file(self.dir.join(name)) {
                 Err(err) if err.kind() != std::io::ErrorKind::NotFound => return Err(err.into()),
                 _ => {}
             }

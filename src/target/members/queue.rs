@@ -73,6 +73,13 @@ impl<'a> MembersQueue<'a> {
         self.next(req, Work::Transfer { done }, op)
     }
 
+    /// How much of a request is done after `bytes` more: whole blocks. A file that was cut ends
+    /// anywhere, and past the page cache nothing can go on within a block. None: not even one.
+    fn whole(&self, done: u64, bytes: u32) -> Option<u64> {
+        let whole = bytes - bytes % self.members.geometry.logical_block;
+        (whole > 0).then_some(done + u64::from(whole))
+    }
+
     /// Goes to the first member from `first` on that has a part in the request.
     fn visit(&mut self, req: &Request, first: u32) -> Step {
         for file in first..self.members.len() {
@@ -138,18 +145,17 @@ impl Handler for MembersQueue<'_> {
 
     fn resume(&mut self, req: &Request, buf: &mut [u8], res: Result<u32, Errno>) -> Step {
         match (self.work[usize::from(req.tag)], res) {
-            // The member ends before its window does: somebody cut it.
-            (Work::Transfer { .. } | Work::WriteZeroes { .. }, Ok(0)) => {
-                Step::Done(Err(Errno::EIO))
-            }
-            (Work::Transfer { done }, Ok(bytes)) => match done + u64::from(bytes) {
-                done if done >= req.len() => Step::Done(Ok(req.len() as u32)),
-                done => self.transfer(req, done),
+            (Work::Transfer { done }, Ok(bytes)) => match self.whole(done, bytes) {
+                // The member ends before its window does: somebody cut it.
+                None => Step::Done(Err(Errno::EIO)),
+                Some(done) if done >= req.len() => Step::Done(Ok(req.len() as u32)),
+                Some(done) => self.transfer(req, done),
             },
             (Work::Transfer { done }, Err(Errno::EINTR)) => self.transfer(req, done),
-            (Work::WriteZeroes { member, done }, Ok(bytes)) => {
-                self.write_zeroes(req, buf, member, done + u64::from(bytes))
-            }
+            (Work::WriteZeroes { member, done }, Ok(bytes)) => match self.whole(done, bytes) {
+                None => Step::Done(Err(Errno::EIO)),
+                Some(done) => self.write_zeroes(req, buf, member, done),
+            },
             (Work::WriteZeroes { member, done }, Err(Errno::EINTR)) => {
                 self.write_zeroes(req, buf, member, done)
             }

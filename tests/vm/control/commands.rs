@@ -296,7 +296,7 @@ pub fn bad_params() -> Result<()> {
     let control = Control::open()?;
     let ubd = add(&control, None, 1, 4)?;
     type Spoil = fn(&mut ublk::Params);
-    let cases: [(&str, Spoil); 12] = [
+    let cases: [(&str, Spoil); 13] = [
         ("no basic", |p| p.types = 0),
         ("devt", |p| p.types |= ublk::PARAM_TYPE_DEVT),
         ("blocks of 256", |p| p.basic.logical_bs_shift = 8),
@@ -306,6 +306,10 @@ pub fn bad_params() -> Result<()> {
         }),
         ("logical above physical", |p| p.basic.physical_bs_shift = 8),
         ("shift of 255", |p| p.basic.physical_bs_shift = 255),
+        ("chunks that are no blocks", |p| {
+            p.basic.logical_bs_shift = 12;
+            p.basic.chunk_sectors = 1;
+        }),
         ("no sectors at once", |p| p.basic.max_sectors = 0),
         ("more than the buffer", |p| {
             p.basic.max_sectors = (server::IO_BYTES >> 9) as u32 + 1

@@ -325,6 +325,12 @@ fn serve(node: File, depth: u16, manners: Manners, quit: &AtomicBool) -> Result<
         if manners.answers {
             // SAFETY: the mapping holds `depth` descriptors, this one is ours by the completion.
             let desc = unsafe { descs.cast::<ublk::IoDesc>().add(tag.into()).read_volatile() };
+            ensure!(
+                desc.op_flags & 0xff > ublk::IO_OP_WRITE
+                    || desc.nr_sectors as usize <= IO_BYTES >> 9,
+                "a request has {} sectors, more than fit into the buffer",
+                desc.nr_sectors
+            );
             let cmd = queue.cmd(tag, (desc.nr_sectors << 9) as i32);
             queue.submit(ublk::U_IO_COMMIT_AND_FETCH_REQ, cmd, flags)?;
             commands += 1;

@@ -10,16 +10,16 @@ use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
 
+use super::load;
 use super::log::{Entry, What, SECTOR};
 use super::logged::Logged;
 use super::raw::{self, Judge, REGION};
 use super::shape::{Held, Shape, Way};
-use super::{load, long};
 use crate::support::backing::{noise, same};
 use crate::support::io::{open_buffered, Aligned};
 use crate::support::mount::Mount;
 use crate::support::tree::{Kind, EXT4};
-use crate::support::{sh, Ubd};
+use crate::support::{is_long, sh, Ubd};
 
 /// The file system before the first logged write, and after some of them.
 const BASE: &str = "/tmp/crash-base";
@@ -180,7 +180,7 @@ fn points(logs: &[Vec<Entry>]) -> Result<Vec<Point>> {
 
 /// The last one, and some of the others.
 fn sample(points: Vec<Point>) -> Vec<Point> {
-    let count = if long() { points.len() } else { SAMPLES };
+    let count = if is_long() { points.len() } else { SAMPLES };
     let step = points.len().div_ceil(count).max(1);
     let mut sample: Vec<Point> = points.into_iter().rev().step_by(step).collect();
     sample.reverse();

@@ -95,7 +95,7 @@ impl Device {
 
     /// Mounts the device; `first` makes all that is needed.
     fn mount(&self, number: usize, first: bool) -> Result<()> {
-        let make = |what: String| if first { what } else { String::new() };
+        let make = |what: String| if first { what } else { ":".to_owned() };
         if self.file {
             sh(format!(
                 "{}; mkdir -p {below}; mount {} {below}; {}",

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{RwLock, RwLockReadGuard};
+use std::time::Duration;
 use std::{io, thread};
 
 use anyhow::{bail, ensure, Context, Result};
@@ -141,6 +142,8 @@ impl Part<'_> {
                     .unwrap_or(at),
                 None => at,
             };
+            // Whoever changes the disk wants a CPU, too.
+            thread::sleep(Duration::from_millis(1));
             let write = rng.bool();
             let seed = rng.usize(..);
             self.step(at, len, write.then_some(seed))

@@ -19,7 +19,7 @@ use io_uring::squeue::Flags;
 use ubd_bpf::uapi::ublk;
 
 use crate::support::raw::{ctrl_cmd, RawControl};
-use crate::support::{sh, Skip};
+use crate::support::{is_long, sh, Skip};
 
 const KINDS: [&str; 2] = ["failslab", "fail_page_alloc"];
 
@@ -225,9 +225,8 @@ impl Seen {
 
 /// Which allocation is next: each of the first ones, then, unless there is time, some.
 fn next(n: u32) -> u32 {
-    let long = std::env::var_os("UBD_LONG").is_some();
     match n {
-        _ if long => n + 1,
+        _ if is_long() => n + 1,
         0..30 => n + 1,
         30..150 => n + 5,
         _ => n + 23,

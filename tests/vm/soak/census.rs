@@ -123,7 +123,8 @@ impl Census {
         }
     }
 
-    fn other_than(&self, now: &Census) -> Vec<String> {
+    /// What is not as it was, in words.
+    pub fn other_than(&self, now: &Census) -> Vec<String> {
         let mut other = Vec::new();
         for name in self.exact.keys().chain(now.exact.keys()) {
             let (was, is) = (self.exact.get(name), now.exact.get(name));

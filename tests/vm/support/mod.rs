@@ -62,6 +62,19 @@ impl std::fmt::Display for Skip {
 
 impl std::error::Error for Skip {}
 
+/// Whether there is a night's time.
+pub fn is_long() -> bool {
+    std::env::var_os("UBD_LONG").is_some()
+}
+
+/// A test that does what others do in another combination: when there is time.
+pub fn long_only(test: impl FnOnce() -> Result<()>) -> Result<()> {
+    match is_long() {
+        true => test(),
+        false => bail!(Skip("only with UBD_LONG=1".into())),
+    }
+}
+
 /// How much slower than a stock kernel this one is: time limits and runs of load stretch by it.
 pub fn slowness() -> u32 {
     static SLOWNESS: OnceLock<u32> = OnceLock::new();

@@ -66,7 +66,7 @@ fn a_read_lands_in_the_window() {
 }
 
 #[test]
-fn a_short_transfer_goes_on_where_it_stopped() {
+fn a_short_transfer_goes_on_at_the_block_where_it_stopped() {
     for op in [Op::Read, Op::Write] {
         let (members, mut buf) = (one(Nature::File), [0; 4096]);
         let mut q = queue(&members);
@@ -75,21 +75,25 @@ fn a_short_transfer_goes_on_where_it_stopped() {
         let rest = q.resume(&req, &mut buf, Ok(1000));
         match rest {
             Step::Submit(B::Read { at, buf, .. } | B::Write { at, buf, .. }) => {
-                assert_eq!((at, buf), (OFFSET + 1000, 1000..4096));
+                assert_eq!((at, buf), (OFFSET + 512, 512..4096));
             }
             other => panic!("{other:?}"),
         }
-        assert_eq!(q.resume(&req, &mut buf, Ok(3096)), Step::Done(Ok(4096)));
+        assert_eq!(q.resume(&req, &mut buf, Ok(3584)), Step::Done(Ok(4096)));
     }
 }
 
 #[test]
 fn the_end_of_the_backing_is_an_error() {
-    let (members, mut buf) = (one(Nature::File), [0; 4096]);
-    let mut q = queue(&members);
-    let req = request(Op::Read, 0, 8);
-    q.start(&req, &mut buf);
-    assert_eq!(q.resume(&req, &mut buf, Ok(0)), Step::Done(Err(Errno::EIO)));
+    for last in [0, 511] {
+        let (members, mut buf) = (one(Nature::File), [0; 4096]);
+        let mut q = queue(&members);
+        let req = request(Op::Read, 0, 8);
+        q.start(&req, &mut buf);
+        q.resume(&req, &mut buf, Ok(1536));
+        let end = q.resume(&req, &mut buf, Ok(last));
+        assert_eq!(end, Step::Done(Err(Errno::EIO)));
+    }
 }
 
 #[test]
@@ -100,7 +104,7 @@ fn a_transfer_is_cut_at_chunks_and_a_short_one_within() {
     let req = request(Op::Read, 20, 16);
     let mut step = q.start(&req, &mut buf);
     let mut pieces = Vec::new();
-    for done in [2048, 1000, 3096, 2048] {
+    for done in [2048, 1000, 3584, 2048] {
         let Step::Submit(B::Read {
             file,
             at,
@@ -117,7 +121,7 @@ fn a_transfer_is_cut_at_chunks_and_a_short_one_within() {
         [
             (2, 2048, 0, 2048),
             (0, 4096, 2048, 6144),
-            (0, 5096, 3048, 6144),
+            (0, 4608, 2560, 6144),
             (1, 4096, 6144, 8192),
         ]
     );
