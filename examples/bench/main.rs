@@ -29,11 +29,14 @@ use backing::Kind;
 
 /// Loads the driver. udev's watch on the nodes, which probes a disk after every close of a writer
 /// and would be counted, is off for all disks alike.
+///
+/// The clock of a machine that has nothing to do but wait for its host jumps ahead: udev may seem
+/// to take minutes for an answer, and is asked again.
 fn prepare() -> Result<()> {
     shell::sh(
         "mkdir -p /run/udev/rules.d
          echo 'SUBSYSTEM==\"block\", OPTIONS:=\"nowatch\"' > /run/udev/rules.d/99-nowatch.rules
-         udevadm control --reload
+         for again in 1 2 3 4 5; do udevadm control --reload && break; done
          insmod \"$UBD_KO\"
          udevadm settle --timeout=60",
     )
