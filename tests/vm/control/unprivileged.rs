@@ -111,14 +111,22 @@ fn used_by_its_owner(device: &Ubd) -> Result<()> {
         );
     }
 
-    // The disk: whatever the node's permissions, the owner alone, beside root.
-    sh(format!("chmod 666 {}", device.node()))?;
-    let io = format!(
-        "dd if=/dev/zero of={} bs=4k count=1 oflag=direct 2>&1",
+    // The disk: whatever a node's permissions, the owner alone, beside root. udev takes back those of
+    // its own node whenever somebody has written.
+    let open_to_all = "/dev/open-to-all";
+    sh(format!(
+        "mknod -m 666 {open_to_all} b $(stat -c '0x%t 0x%T' {})",
         device.node()
+    ))?;
+    let io = format!("dd if=/dev/zero of={open_to_all} bs=4k count=1 oflag=direct 2>&1");
+    let (owners, strangers) = (run_as(OWNER, &io), run_as(OTHER, &io));
+    std::fs::remove_file(open_to_all)?;
+    owners?;
+    let said = strangers.err().context("a stranger has written to it")?;
+    ensure!(
+        format!("{said:#}").contains("Operation not permitted"),
+        "{said:#}"
     );
-    run_as(OWNER, &io)?;
-    ensure!(run_as(OTHER, &io).is_err(), "a stranger has written to it");
     // No slots, no programs, for nobody.
     for cmd in ["slot add", "bind"] {
         let what = if cmd == "bind" { "linear" } else { "/dev/null" };
