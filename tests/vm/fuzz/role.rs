@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{bail, Context, Result};
+use ubd_bpf::control::Control;
 
 use super::{control, server, user};
 use crate::support::{seconds, wait_for};
@@ -62,6 +63,7 @@ pub fn violation(what: &str) -> ! {
 /// Such a process.
 pub struct Role {
     name: &'static str,
+    id: u32,
     child: Child,
     said: File,
 }
@@ -80,16 +82,24 @@ impl Role {
             command.uid(65534).gid(65534);
         }
         let child = command.spawn().context("failed to start a process")?;
-        Ok(Role { name, child, said })
+        Ok(Role {
+            name,
+            id,
+            child,
+            said,
+        })
     }
 
     /// Kills it; an error if that does not end it, or if it has seen what must not be.
     pub fn end(mut self) -> Result<()> {
         self.kill();
         let pid = self.child.id();
-        let gone = wait_for("a killed process to go", seconds(30), || {
-            !matches!(self.child.try_wait(), Ok(None))
-        });
+        if self.wait(10).is_err() {
+            // A server that opens its own disk waits for itself, dead or alive, and is not gone before
+            // its last thread is. STOP is the way out.
+            Control::open()?.stop(self.id)?;
+        }
+        let gone = self.wait(30);
         if gone.is_err() {
             let stacks = crate::support::sh(format!(
                 "cd /proc/{pid}/task; grep -H '' */comm */wchan */stack || true"
@@ -104,6 +114,12 @@ impl Role {
             bail!("a `{}`: {text}", self.name);
         }
         Ok(())
+    }
+
+    fn wait(&mut self, most: u64) -> Result<()> {
+        wait_for("a killed process to go", seconds(most), || {
+            !matches!(self.child.try_wait(), Ok(None))
+        })
     }
 
     fn kill(&self) {
