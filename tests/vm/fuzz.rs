@@ -31,7 +31,9 @@ use ubd_bpf::uapi::ublk;
 
 use crate::control::server::{params, IO_BYTES};
 use crate::control::unprivileged::OpenControl;
-use crate::support::{seconds, slowness, wait_for, Background, RamDisk, Test, Ubd};
+use crate::support::{
+    seconds, shipped_object, slowness, wait_for, Background, Prog, RamDisk, Test, Ubd,
+};
 use beside::Beside;
 use role::Role;
 
@@ -46,6 +48,14 @@ pub const TESTS: &[Test] = &[
 /// The numbers of the devices that everybody quarrels about.
 const IDS: std::ops::Range<u32> = 40..43;
 
+/// The program of those devices. It is ejected when they have it map writes to read-only slots, so
+/// it is nobody else's.
+const PROGRAM: &str = "quarrel";
+
+fn quarrel() -> Result<Prog> {
+    Prog::load_as(&shipped_object("linear"), PROGRAM, &[])
+}
+
 /// How long a test of this kind goes on.
 fn span(short: u64) -> Duration {
     let long = if seed::long() { 20 } else { 1 };
@@ -58,10 +68,12 @@ fn control_commands() -> Result<()> {
     let seed = seed::seed("fuzz/control");
     let beside = Beside::start()?;
     let disk = RamDisk::new()?;
+    let program = quarrel()?;
     let mut rng = Rng::with_seed(seed);
     let end = Instant::now() + span(8);
     let _open = OpenControl::new()?;
     while Instant::now() < end {
+        program.replace(&shipped_object("linear"), &[])?;
         let mut roles = Vec::new();
         for role in ["control", "control", "nobody", "server", "user"] {
             roles.push(Role::start(role, IDS.start, rng.u64(..), &disk.node())?);
@@ -95,10 +107,12 @@ fn servers() -> Result<()> {
     let beside = Beside::start()?;
     let disk = RamDisk::new()?;
     let control = Control::open()?;
+    let program = quarrel()?;
     let mut rng = Rng::with_seed(seed);
     let end = Instant::now() + span(15);
     let (mut rounds, mut started) = (0, 0);
     while Instant::now() < end {
+        program.replace(&shipped_object("linear"), &[])?;
         let round = rng.u64(..);
         started += u32::from(server_round(&control, &disk, round).with_context(|| {
             format!("round {rounds} of UBD_SEED={seed}, whose processes had other luck with time")

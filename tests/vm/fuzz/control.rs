@@ -12,7 +12,7 @@ use ubd_bpf::uapi::{ubd, ublk, Plain};
 
 use super::arena::Arena;
 use super::role::{violation, Orders};
-use super::{beside, some_flags, IDS};
+use super::{beside, some_flags, IDS, PROGRAM};
 use crate::control::server::{params, IO_BYTES, SECTORS};
 use crate::support::raw::{ctrl_cmd, RawControl};
 
@@ -153,7 +153,7 @@ impl Somebody {
             false => self.files[rng.usize(..self.files.len())].as_raw_fd(),
         };
         let mut name = [0; ubd::OPS_NAME_LEN];
-        name[..6].copy_from_slice(b"linear");
+        name[..PROGRAM.len()].copy_from_slice(PROGRAM.as_bytes());
         match cmd {
             ubd::CMD_REG_SLOT => ubd::SlotReg {
                 dev_id: id,
