@@ -7,13 +7,17 @@ use anyhow::{ensure, Context, Result};
 
 use crate::support::mount::Mount;
 use crate::support::tree::{Kind, EXT4, XFS};
-use crate::support::{growth, sh, slowness, Counters, NullDisk, RamDisk, Test, Ubd};
+use crate::support::{
+    growth, is_long, long_only, sh, slowness, Counters, NullDisk, RamDisk, Test, Ubd,
+};
 
 pub const TESTS: &[Test] = &[
     Test::new("suites/ext4_mapped", || on_a_disk(&EXT4, Path::Mapped)),
-    Test::new("suites/ext4_declined", || on_a_disk(&EXT4, Path::Declined)),
+    Test::new("suites/ext4_declined", || {
+        long_only(|| on_a_disk(&EXT4, Path::Declined))
+    }),
     Test::new("suites/ext4_forwarded", || {
-        on_a_disk(&EXT4, Path::Forwarded)
+        long_only(|| on_a_disk(&EXT4, Path::Forwarded))
     }),
     Test::new("suites/xfs_declined", || on_a_disk(&XFS, Path::Declined)),
     Test::new("suites/xfs_mapped_to_a_file", xfs_on_a_file),
@@ -65,15 +69,10 @@ impl Path {
 /// Sectors that a run moves at least.
 const MUCH: u64 = 20_000;
 
-/// `UBD_LONG=1` is for a night.
-fn long() -> bool {
-    std::env::var_os("UBD_LONG").is_some()
-}
-
 /// Random reads, writes, truncations, mappings, holes, copies of one file, each read compared with
 /// what should be there: through the page cache, and past it.
 fn fsx(dir: &str) -> Result<()> {
-    let count = if long() { 200_000 } else { 600 / slowness() };
+    let count = if is_long() { 200_000 } else { 600 / slowness() };
     sh(format!(
         "printf '[weights]\\nclose_open = 1\\ninvalidate = 1\\ntruncate = 1\\nfsync = 1\\n\
          fdatasync = 1\\npunch_hole = 1\\nposix_fallocate = 1\\nread = 10\\nwrite = 10\\n\
@@ -88,7 +87,7 @@ fn fsx(dir: &str) -> Result<()> {
 
 /// All at once, with their own checks of what they read.
 fn stress(dir: &str) -> Result<()> {
-    let seconds = if long() { 600 } else { 3 * slowness() };
+    let seconds = if is_long() { 600 } else { 3 * slowness() };
     let stressors = "--hdd 1 --hdd-bytes 8M --hdd-opts direct,wr-rnd,rd-rnd,fsync --aio 1 \
                      --seek 1 --seek-size 8M --fallocate 1 --fallocate-bytes 8M \
                      --iomix 1 --iomix-bytes 8M --revio 1 --revio-bytes 8M --io-uring 1 \
