@@ -25,6 +25,7 @@
 #include <linux/blk-cgroup.h>
 #include <linux/blk-mq.h>
 #include <linux/cred.h>
+#include <linux/fs.h>
 #include <linux/io_uring/cmd.h>
 
 #include "ublk_new.h"
@@ -215,6 +216,32 @@ static __always_inline void ubd_bio_set_dev(struct bio *bio,
 	bio->bi_bdev = bdev;
 	bio_associate_blkg_from_css(bio, bio_blkcg_css(bio));
 }
+
+/* ---- times of files ---- */
+
+/*
+ * Sets the times of a file that is opened not to do it; the caller holds off
+ * freezing. In 7.3 file_update_time() leaves such files alone.
+ */
+#if UBD_IS_SERIES(6, 12)
+static inline void ubd_update_times(struct file *file)
+{
+	file_update_time(file);
+}
+#else
+static inline void ubd_update_times(struct file *file)
+{
+	struct inode *inode = file_inode(file);
+
+	/* It is open for writing: its mount is, but for an emergency. */
+	if (IS_NOCMTIME(inode) || sb_rdonly(inode->i_sb))
+		return;
+	if (inode->i_op->update_time)
+		inode->i_op->update_time(inode, FS_UPD_CMTIME, 0);
+	else
+		generic_update_time(inode, FS_UPD_CMTIME, 0);
+}
+#endif
 
 /* ---- credentials ---- */
 

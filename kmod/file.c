@@ -261,7 +261,7 @@ bool ubd_file_touch(struct file *file)
 {
 	if (!file_start_write_trylock(file))
 		return false;
-	file_update_time(file);
+	ubd_update_times(file);
 	file_end_write(file);
 	return true;
 }
@@ -311,7 +311,7 @@ ssize_t ubd_fio_rw(struct ubd_fio *fio, bool nowait)
 	if (!nowait && ubd_touch_is_due(slot)) {
 		WRITE_ONCE(slot->touched, jiffies);
 		if (xchg(&slot->touch, false))
-			file_update_time(file);
+			ubd_update_times(file);
 	}
 	return file->f_op->write_iter(iocb, &iter);
 }

@@ -11,7 +11,7 @@ use crate::files::full::look_while_truncated;
 use crate::support::backing::same;
 use crate::support::io::{read_direct, write_direct};
 use crate::support::mount::image;
-use crate::support::{Files, Ubd};
+use crate::support::{seconds, Files, Ubd};
 
 const IMAGE: usize = 4 << 20;
 
@@ -40,7 +40,11 @@ fn live(worker: &mut Worker) -> Result<()> {
         .with_context(|| format!("`{options}`"))?;
     worker.stage.count("ios on shrinking files: good", good);
     worker.stage.count("ios on shrinking files: failed", bad);
-    ensure!(good > 0, "no I/O was good, `{options}`");
+    // Of a short time there may be none at which the file was long enough.
+    ensure!(
+        good > 0 || span < seconds(5),
+        "no I/O was good, `{options}`"
+    );
     // Whatever it has been through, it is as good as new.
     worker.does("write all of it again");
     file.set_len(IMAGE as u64)?;
