@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::backing::noise;
 use super::io::{open_direct, Aligned};
-use super::sh;
+use super::{seconds, sh, wait_for};
 use std::os::unix::fs::FileExt;
 
 /// A mounted file system; unmounted when dropped, so it comes after its disk.
@@ -42,7 +42,7 @@ impl Mount {
     /// Unmounts it and runs a check such as `e2fsck -fn`.
     pub fn check(self, fsck: &str) -> Result<()> {
         let node = self.node.clone();
-        sh(format!("umount {}", self.dir.display()))?;
+        unmount(&self.dir)?;
         std::mem::forget(self);
         sh(format!("{fsck} {node}")).context("fsck")?;
         Ok(())
@@ -52,8 +52,14 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         // What fails here is found among the leftovers.
-        let _ = sh(format!("umount {}", self.dir.display()));
+        let _ = unmount(&self.dir);
     }
+}
+
+/// A file of it may be a slot for a moment after its device has gone: as long as udev looks at that.
+fn unmount(dir: &Path) -> Result<()> {
+    let unmounted = || sh(format!("umount {}", dir.display())).is_ok();
+    wait_for("a file system to be let go", seconds(10), unmounted)
 }
 
 /// A new file of random bytes, all allocated, none cached; gives the path and the bytes.
