@@ -7,7 +7,7 @@ use anyhow::{ensure, Context, Result};
 
 use super::{kill_daemon, listed, recover, SOON};
 use crate::support::io::{open_direct, read_direct, write_direct};
-use crate::support::{growth, seconds, slowness, Background, Files, RamDisk, Ubd};
+use crate::support::{growth, seconds, slowness, Background, Files, Quiet, RamDisk, Ubd};
 
 /// A flush that concerns the daemon shares the fate of all that does.
 pub fn flush() -> Result<()> {
@@ -123,6 +123,8 @@ pub fn stops() -> Result<()> {
     ubd.del()?;
 
     let ubd = add("fail")?;
+    // What udev has begun to read may still be mapped.
+    let quiet = Quiet::udev()?;
     kill_daemon(&ubd, "fail_io")?;
     let count = growth(&ubd, || {
         ensure!(
@@ -131,6 +133,7 @@ pub fn stops() -> Result<()> {
         );
         Ok(())
     })?;
+    drop(quiet);
     ensure!(count["mapped"] == 0, "{}", count.summary());
     recover(&ubd)?;
     growth(&ubd, || read_direct(ubd.node(), 0, 4096).map(drop))?.all_mapped(1)?;
