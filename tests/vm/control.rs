@@ -47,14 +47,6 @@ pub const TESTS: &[Test] = &[
         run: out_of_turn,
     },
     Test {
-        name: "control/random_ioctls",
-        run: races::random_ioctls,
-    },
-    Test {
-        name: "control/random_commands",
-        run: races::random_commands,
-    },
-    Test {
         name: "control/racing_commands",
         run: races::racing_commands,
     },

@@ -22,11 +22,11 @@ use anyhow::{ensure, Context, Result};
 
 use crate::cluster::server::Server;
 use crate::support::tree::{EXT4, XFS};
-use crate::support::{long_only, sh, Test};
+use crate::support::{long_only, sh, Test, Way};
 use log::{Entry, What, SECTOR};
 use logged::Logged;
 use raw::{History, Judge, REGION};
-use shape::{Held, Shape, Way};
+use shape::{Held, Shape};
 
 pub const TESTS: &[Test] = &[
     Test::new("crash/raw_linear_mapped", || {

@@ -8,8 +8,7 @@ mod flush;
 mod load;
 mod nth;
 
-use crate::support::{long_only, Test};
-use broken::Way;
+use crate::support::{long_only, Test, Way};
 use nth::io::Who;
 
 pub const TESTS: &[Test] = &[

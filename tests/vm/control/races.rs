@@ -9,13 +9,13 @@ use anyhow::{ensure, Context, Result};
 use fastrand::Rng;
 use io_uring::squeue::Flags;
 use ubd_bpf::control::{AddRequest, Control};
-use ubd_bpf::uapi::{ubd, ublk};
+use ubd_bpf::uapi::ublk;
 use ubd_bpf::Kind;
 
 use super::commands::with;
-use super::server::{add, open_node, params, Server, GOOD, IO_BYTES};
-use crate::support::raw::{ctrl_cmd, RawControl};
-use crate::support::{sh, wait_for, RamDisk, Ubd};
+use super::server::{open_node, params, Server, GOOD, IO_BYTES};
+use crate::support::raw::RawControl;
+use crate::support::{sh, wait_for, Ubd};
 
 /// How long the races run.
 const SPAN: Duration = Duration::from_secs(5);
@@ -28,109 +28,6 @@ fn still_works() -> Result<()> {
         ubd.node()
     ))?;
     ubd.del()
-}
-
-/// ioctls of ubd's and of no one's, with arguments from nowhere and of random bytes.
-pub fn random_ioctls() -> Result<()> {
-    let mut rng = Rng::with_seed(0x696f);
-    let disk = RamDisk::new()?;
-    let ubd = Ubd::add(&["-t loop -f", &disk.node()])?;
-    let raw = RawControl::open()?;
-    let known = [
-        ubd::CMD_FEATURES,
-        ubd::CMD_REG_SLOT,
-        ubd::CMD_UNREG_SLOT,
-        ubd::CMD_LIST_SLOTS,
-        ubd::CMD_BIND,
-        ubd::CMD_UNBIND,
-        ubd::CMD_LIST_PROGS,
-        ubd::CMD_TEST_RUN,
-    ];
-    let mut buffer = [0u32; 1024];
-    let mut refused = 0;
-    for _ in 0..4000 {
-        let cmd = match rng.u8(..4) {
-            0 => rng.u32(..),
-            1 => known[rng.usize(..known.len())] ^ (1 << rng.u32(..32)),
-            _ => known[rng.usize(..known.len())],
-        };
-        for word in &mut buffer[..64] {
-            *word = match rng.u8(..5) {
-                0 => 0,
-                1 => rng.u32(..8),
-                2 => u32::MAX,
-                _ => rng.u32(..),
-            };
-        }
-        // Mostly a device that is there, or nothing beyond that check is met.
-        if rng.u8(..4) > 0 {
-            buffer[0] = ubd.id();
-        }
-        let arg = match rng.u8(..6) {
-            0 => rng.u64(..),
-            1 => 0,
-            _ => buffer.as_mut_ptr() as u64,
-        };
-        refused += u32::from(raw.ioctl(cmd, arg) < 0);
-    }
-    ensure!(
-        refused > 2000,
-        "only {refused} of 4000 random calls were refused"
-    );
-    sh(format!("ubd-bpf slot list {}", ubd.id()))?;
-    drop(ubd);
-    still_works()
-}
-
-/// ublk's commands with random fields.
-pub fn random_commands() -> Result<()> {
-    let mut rng = Rng::with_seed(0x7562);
-    let mut raw = RawControl::open()?;
-    let ubd = add(&Control::open()?, Some(40), 1, 4)?;
-    let mut buffer = [0u32; 2048];
-    for _ in 0..3000 {
-        // START of a device without a server waits for one, by design.
-        let nr = [
-            1, 2, 4, 5, 7, 8, 9, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16,
-        ][rng.usize(..14)];
-        let op = ublk::U_CMD_GET_DEV_INFO & !0xff | nr;
-        let op = match rng.u8(..8) {
-            0 => rng.u32(..) & !6, // no START among these either
-            1 => op ^ (1 << rng.u32(8..32)),
-            2..=4 => op | 0xc000_0000,
-            _ => op,
-        };
-        buffer[..32].fill_with(|| {
-            if rng.bool() {
-                rng.u32(..64)
-            } else {
-                rng.u32(..)
-            }
-        });
-        let mut cmd = ublk::CtrlCmd {
-            dev_id: [40, 41, u32::MAX, rng.u32(..)][rng.usize(..4)],
-            queue_id: if rng.bool() { u16::MAX } else { rng.u16(..) },
-            len: rng.u16(..) >> rng.u32(..16),
-            addr: [buffer.as_mut_ptr() as u64, 0, 0xdead_0000][rng.usize(..3)],
-            data: rng.u64(..) >> rng.u32(..64),
-            dev_path_len: rng.u16(..) >> rng.u32(..16),
-            ..ctrl_cmd(40)
-        };
-        cmd.len = cmd.len.min(8192);
-        let flags = if rng.u8(..4) == 0 {
-            Flags::ASYNC
-        } else {
-            Flags::empty()
-        };
-        let result = raw.run(op, &cmd, flags)?;
-        ensure!(
-            (-4095..=0).contains(&result),
-            "command {op:#x} gave {result}"
-        );
-    }
-    drop(ubd);
-    sh("ubd del -a --force")?;
-    still_works()
 }
 
 /// ADD, DEL, STOP and questions of one number from several threads.

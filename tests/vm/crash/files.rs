@@ -14,12 +14,12 @@ use super::load;
 use super::log::{Entry, What, SECTOR};
 use super::logged::Logged;
 use super::raw::{self, Judge, REGION};
-use super::shape::{Held, Shape, Way};
+use super::shape::{Held, Shape};
 use crate::support::backing::{noise, same};
 use crate::support::io::{open_buffered, Aligned};
 use crate::support::mount::Mount;
 use crate::support::tree::{Kind, EXT4};
-use crate::support::{is_long, sh, Ubd};
+use crate::support::{is_long, sh, Way};
 
 /// The file system before the first logged write, and after some of them.
 const BASE: &str = "/tmp/crash-base";
@@ -343,17 +343,7 @@ pub fn raw_file(way: Way) -> Result<()> {
     let logged = Logged::new(1, 32, |member, node| images.deal(shape, member, node))?;
     let mount = Mount::existing(&logged.nodes()[0])?;
     let image: PathBuf = mount.dir().join("image");
-    let how = match way {
-        Way::Mapped => "--bpf-fastpath",
-        Way::Forwarded => "--forward",
-        _ => "",
-    };
-    let ubd = Ubd::add(&[
-        "-t loop --direct-io=on -q 2",
-        how,
-        "-f",
-        &image.to_string_lossy(),
-    ])?;
+    let (ubd, _prog) = way.device(&image.to_string_lossy(), "--direct-io=on")?;
     let history = load(Held::tool(ubd, way), 0, &logged)?;
     drop(mount);
     let logs = logged.end()?;

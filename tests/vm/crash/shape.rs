@@ -11,7 +11,7 @@ use ubd_bpf::uapi::ublk;
 
 use crate::cluster::server::Server;
 use crate::forward::server::{Device, Setup};
-use crate::support::{Counters, Prog, Ubd};
+use crate::support::{Prog, Ubd, Way};
 use crate::targets::data::Unload;
 
 /// Where the device's sectors are.
@@ -23,19 +23,6 @@ pub enum Shape {
     Stripe,
     /// On two disks, in clusters all over the place.
     Clusters,
-}
-
-/// Who does the I/O.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// The driver, in place where it may.
-    Mapped,
-    /// The driver, counted.
-    Tracked,
-    /// The daemon.
-    Declined,
-    /// The driver, where the daemon says.
-    Forwarded,
 }
 
 const CHUNK: u64 = 16; // sectors
@@ -213,20 +200,7 @@ impl Held {
 
     /// All writes went the way they should have.
     pub fn check_way(&self) -> Result<()> {
-        let count = self.ubd().counters()?;
-        let right = match self.way {
-            Way::Mapped => all_written(&count, "mapped") && count["tracked"] == 0,
-            Way::Tracked => all_written(&count, "mapped") && count["tracked"] > 0,
-            Way::Declined => all_written(&count, "declined") && count["forwarded"] == 0,
-            Way::Forwarded => all_written(&count, "declined") && count["forwarded"] > 0,
-        };
-        ensure!(
-            right && count["bad"] == 0 && count["error"] == 0,
-            "not all writes were {:?}: {}",
-            self.way,
-            count.summary()
-        );
-        Ok(())
+        self.way.check(&["write"], &self.ubd().counters()?)
     }
 
     pub fn del(self) -> Result<()> {
@@ -241,10 +215,4 @@ impl Held {
             What::Moving(server) => server.stop().map(drop),
         }
     }
-}
-
-fn all_written(count: &Counters, how: &str) -> bool {
-    let other = ["mapped", "declined"].into_iter().find(|way| *way != how);
-    let of = |way: &str| count[&format!("write_{way}")];
-    of(how) > 0 && other.is_none_or(|other| of(other) == 0)
 }

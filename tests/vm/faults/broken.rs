@@ -10,58 +10,7 @@ use super::flaky::{Fault, Flaky};
 use super::load::Load;
 use crate::support::io::{read_direct, write_direct};
 use crate::support::mount::{image, Mount};
-use crate::support::{growth, is_long, seconds, sh, Counters, Prog, Quiet, Ubd};
-
-/// Who does the I/O.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    Mapped,
-    Tracked,
-    Declined,
-    Forwarded,
-}
-
-impl Way {
-    /// A device over `path`, and the program that it needs to be loaded.
-    pub fn device(self, path: &str, more: &str) -> Result<(Ubd, Option<Prog>)> {
-        let prog = match self {
-            Way::Tracked => Some(Prog::load("linear_tracked", &[])?),
-            _ => None,
-        };
-        let how = match self {
-            Way::Mapped => "--bpf-fastpath",
-            Way::Tracked => "--bpf-fastpath=linear_tracked",
-            Way::Declined => "",
-            Way::Forwarded => "--forward",
-        };
-        let ubd = Ubd::add(&["-t loop -q 2", how, more, "-f", path])?;
-        Ok((ubd, prog))
-    }
-
-    /// All reads and writes went this way, and no program or verdict is to blame.
-    pub fn check(self, count: &Counters) -> Result<()> {
-        let (some, none) = match self {
-            Way::Mapped | Way::Tracked => ("mapped", "declined"),
-            Way::Declined | Way::Forwarded => ("declined", "mapped"),
-        };
-        for op in ["read", "write"] {
-            ensure!(
-                count[&format!("{op}_{some}")] > 0 && count[&format!("{op}_{none}")] == 0,
-                "not all {op}s were {self:?}: {}",
-                count.summary()
-            );
-        }
-        ensure!(
-            count["error"] == 0
-                && count["bad"] == 0
-                && (count["forwarded"] > 0) == (self == Way::Forwarded)
-                && (count["tracked"] > 0) == (self == Way::Tracked),
-            "{self:?}: {}",
-            count.summary()
-        );
-        Ok(())
-    }
-}
+use crate::support::{growth, is_long, seconds, sh, Quiet, Ubd, Way};
 
 const BYTES: usize = 6 << 20;
 
@@ -95,7 +44,7 @@ fn suffer(way: Way, ubd: &Ubd, disk: &Flaky, below: &[Range<u64>], bytes: &[u8])
         })?;
         Ok(())
     })?;
-    way.check(&count)?;
+    way.check(&["read", "write"], &count)?;
     ensure!(
         done.good > 100 && done.failed > 30 && done.forgotten > 3,
         "there was little load: {done:?}"

@@ -5,10 +5,9 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{ensure, Result};
 
-use super::broken::Way;
 use crate::support::backing::{noise, same};
 use crate::support::io::{open_direct, Aligned};
-use crate::support::{growth, sh, Quiet, RamDisk, Skip};
+use crate::support::{growth, sh, Quiet, RamDisk, Skip, Way};
 
 const NAME: &str = "ubddust";
 const BLOCK: usize = 512;
@@ -82,7 +81,7 @@ pub fn heals(way: Way) -> Result<()> {
         }
         Ok(())
     })?;
-    way.check(&count)?;
+    way.check(&["read", "write"], &count)?;
     drop(file);
     ubd.del()
 }

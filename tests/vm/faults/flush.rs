@@ -6,12 +6,12 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{ensure, Context, Result};
 
-use super::broken::{placed, Way};
+use super::broken::placed;
 use super::flaky::{Fault, Flaky};
 use crate::support::backing::noise;
 use crate::support::io::{open_direct, Aligned};
 use crate::support::mount::{image, Mount};
-use crate::support::{growth, Quiet, Ubd};
+use crate::support::{growth, Quiet, Ubd, Way};
 use crate::targets::data::Unload;
 
 fn errno(result: io::Result<()>) -> Option<i32> {
@@ -21,14 +21,9 @@ fn errno(result: io::Result<()>) -> Option<i32> {
 /// Of two disks one cannot flush; and then it can.
 pub fn fails(way: Way) -> Result<()> {
     let disks = [Flaky::new(0, 4)?, Flaky::new(1, 4)?];
-    let how = match way {
-        Way::Mapped | Way::Tracked => "--bpf-fastpath",
-        Way::Declined => "",
-        Way::Forwarded => "--forward",
-    };
     let _unload = (way == Way::Mapped).then_some(Unload("stripe"));
     let members = format!("-f {} -f {}", disks[0].node(), disks[1].node());
-    let ubd = Ubd::add(&["-t stripe --chunk 8K", how, &members])?;
+    let ubd = Ubd::add(&["-t stripe --chunk 8K", way.option(), &members])?;
     let _quiet = Quiet::udev()?;
     let file = open_direct(ubd.node(), true)?;
     let data = Aligned::copy_of(noise(3, 64 << 10), 0);
@@ -94,7 +89,7 @@ pub fn buffered() -> Result<()> {
         file.read_exact_at(&mut is, 0)?;
         crate::support::backing::same(&is, &data)
     })?;
-    Way::Mapped.check(&count)?;
+    Way::Mapped.check(&["read", "write"], &count)?;
     drop(file);
     drop(quiet);
     ubd.del()?;

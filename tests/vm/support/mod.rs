@@ -23,6 +23,7 @@ mod shutdown;
 pub mod supervisor;
 mod trace;
 pub mod tree;
+mod way;
 
 pub use device::{Counters, Ubd};
 pub use disk::{Files, LoopDisk, NullDisk, RamDisk, RAM_DISK_MIB};
@@ -32,6 +33,7 @@ pub use quiet::{growth, Quiet};
 pub use raw_user::RawUser;
 pub use shell::{fails, sh, Background};
 pub use trace::traced;
+pub use way::Way;
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};

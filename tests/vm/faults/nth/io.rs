@@ -8,11 +8,10 @@ use std::path::Path;
 
 use anyhow::{ensure, Context, Result};
 
-use super::super::broken::Way;
 use super::{here, next, tasks, Counter, Injection, Outcome, Seen};
 use crate::support::backing::{noise, same};
 use crate::support::io::{open_direct, write_flags, Aligned};
-use crate::support::{Files, Quiet, RamDisk, Ubd};
+use crate::support::{Files, Quiet, RamDisk, Ubd, Way};
 
 /// Larger than a bio of single pages.
 const LEN: usize = 5 << 18;
@@ -102,7 +101,7 @@ fn suffer(way: Way, who: Who, ubd: &Ubd) -> Result<()> {
         }
         seen.print(name);
     }
-    way.check(&ubd.counters()?.since(&before))
+    way.check(&["read", "write"], &ubd.counters()?.since(&before))
 }
 
 /// The other tasks that have to do with a device.
