@@ -7,6 +7,7 @@ mod flaky;
 mod flush;
 mod load;
 mod nth;
+mod requests;
 
 use crate::support::{long_only, Test, Way};
 use nth::io::Who;
@@ -44,6 +45,16 @@ pub const TESTS: &[Test] = &[
     }),
     Test::new("faults/flush_of_a_buffered_file", || {
         long_only(flush::buffered)
+    }),
+    Test::new("faults/requests_mapped", || requests::refused(Way::Mapped)),
+    Test::new("faults/requests_tracked", || {
+        requests::refused(Way::Tracked)
+    }),
+    Test::new("faults/requests_declined", || {
+        requests::refused(Way::Declined)
+    }),
+    Test::new("faults/requests_forwarded", || {
+        requests::refused(Way::Forwarded)
     }),
     Test::new("faults/memory_add", nth::commands::add_device),
     Test::new("faults/memory_start", nth::commands::start_device),
