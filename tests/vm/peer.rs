@@ -53,6 +53,14 @@ pub const TESTS: &[Test] = &[
         run: || example("loop", "", 0),
     },
     Test {
+        name: "peer/libublk_batch",
+        run: || example("batch", "", 0),
+    },
+    Test {
+        name: "peer/libublk_batch_zero_copy",
+        run: || example("batch", "-z", ublk::F_AUTO_BUF_REG),
+    },
+    Test {
         name: "peer/libublk_ramdisk_recovery",
         run: ramdisk,
     },
