@@ -10,7 +10,8 @@
 #include "ubd.h"
 
 #define UBD_PARAM_TYPES \
-	(UBLK_PARAM_TYPE_BASIC | UBLK_PARAM_TYPE_DISCARD | UBLK_PARAM_TYPE_DEVT)
+	(UBLK_PARAM_TYPE_BASIC | UBLK_PARAM_TYPE_DISCARD | UBLK_PARAM_TYPE_DEVT | \
+	 UBLK_PARAM_TYPE_DMA_ALIGN | UBLK_PARAM_TYPE_SEGMENT)
 
 /* As ublk's. */
 #define UBD_MAX_DESC_BYTES	256
@@ -26,7 +27,7 @@ struct ubd_ctl {
 	u16 path_len;
 };
 
-/* header of struct ublk_params */
+/* header of struct ubd_params */
 struct ubd_params_header {
 	__u32 len;
 	__u32 types;
@@ -117,10 +118,11 @@ static int ubd_ctl_get_info(struct ubd_device *ub, const struct ubd_ctl *c)
 	return copy_to_user(c->buf, &info, sizeof(info)) ? -EFAULT : 0;
 }
 
-static int ubd_check_params(struct ubd_device *ub, const struct ublk_params *p)
+static int ubd_check_params(struct ubd_device *ub, const struct ubd_params *p)
 {
 	const struct ublk_param_basic *b = &p->basic;
 	const struct ublk_param_discard *d = &p->discard;
+	const struct ublk_param_segment *s = &p->seg;
 
 	if (!(p->types & UBLK_PARAM_TYPE_BASIC) ||
 	    p->types & UBLK_PARAM_TYPE_DEVT)	/* read-only */
@@ -147,6 +149,17 @@ static int ubd_check_params(struct ubd_device *ub, const struct ublk_params *p)
 	    ((d->max_discard_sectors && d->max_discard_segments != 1) ||
 	     !d->discard_granularity))
 		return -EINVAL;
+	/* Never less than what bios are made of anyway: see ubd_hidden_limits(). */
+	if (p->types & UBLK_PARAM_TYPE_DMA_ALIGN &&
+	    (p->dma.alignment >= PAGE_SIZE ||
+	     p->dma.alignment & (p->dma.alignment + 1)))
+		return -EINVAL;
+	if (p->types & UBLK_PARAM_TYPE_SEGMENT &&
+	    (s->seg_boundary_mask & (s->seg_boundary_mask + 1) ||
+	     s->seg_boundary_mask < UBLK_MIN_SEGMENT_SIZE - 1 ||
+	     s->max_segment_size < UBLK_MIN_SEGMENT_SIZE ||
+	     !s->max_segments))
+		return -EINVAL;
 	return 0;
 }
 
@@ -159,13 +172,13 @@ static int ubd_params_header(const struct ubd_ctl *c,
 		return -EFAULT;
 	if (ph->len > c->len || ph->len < sizeof(*ph))
 		return -EINVAL;
-	ph->len = min_t(u32, ph->len, sizeof(struct ublk_params));
+	ph->len = min_t(u32, ph->len, sizeof(struct ubd_params));
 	return 0;
 }
 
 static int ubd_ctl_set_params(struct ubd_device *ub, const struct ubd_ctl *c)
 {
-	struct ublk_params params = { };
+	struct ubd_params params = { };
 	struct ubd_params_header ph;
 	int ret;
 
@@ -189,7 +202,7 @@ static int ubd_ctl_set_params(struct ubd_device *ub, const struct ubd_ctl *c)
 static int ubd_ctl_get_params(struct ubd_device *ub, const struct ubd_ctl *c)
 {
 	struct ubd_params_header ph;
-	struct ublk_params params;
+	struct ubd_params params;
 	int ret;
 
 	ret = ubd_params_header(c, &ph);

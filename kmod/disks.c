@@ -28,6 +28,13 @@ static void ubd_hidden_limits(struct ubd_device *ub, struct queue_limits *lim)
 		.max_segment_size	= UINT_MAX,
 		.dma_alignment		= 3,
 	};
+	if (ub->params.types & UBLK_PARAM_TYPE_DMA_ALIGN)
+		lim->dma_alignment = ub->params.dma.alignment;
+	if (ub->params.types & UBLK_PARAM_TYPE_SEGMENT) {
+		lim->seg_boundary_mask = ub->params.seg.seg_boundary_mask;
+		lim->max_segment_size = ub->params.seg.max_segment_size;
+		lim->max_segments = ub->params.seg.max_segments;
+	}
 	if (p->attrs & UBLK_ATTR_VOLATILE_CACHE) {
 		lim->features |= BLK_FEAT_WRITE_CACHE;
 		if (p->attrs & UBLK_ATTR_FUA)

@@ -276,7 +276,7 @@ struct ubd_device {
 	struct mutex slot_mutex;
 
 	struct ublksrv_ctrl_dev_info info;
-	struct ublk_params params;
+	struct ubd_params params;
 	unsigned long state;		/* UBD_ST_* */
 	bool aborting;			/* this server gets -ENODEV from now on */
 	bool stopping;			/* STOP is under way; ub->mutex */

@@ -96,4 +96,34 @@ struct ublk_elem_header {
 #define UBLK_IO_F_NEED_REG_BUF		(1U << 17)
 #endif
 
+#ifndef UBLK_PARAM_TYPE_DMA_ALIGN
+#define UBLK_PARAM_TYPE_DMA_ALIGN	(1 << 4)
+#define UBLK_PARAM_TYPE_SEGMENT		(1 << 5)
+#define UBLK_MIN_SEGMENT_SIZE		4096
+
+struct ublk_param_dma_align {
+	__u32 alignment;	/* a mask */
+	__u8 pad[4];
+};
+
+struct ublk_param_segment {
+	__u64 seg_boundary_mask;
+	__u32 max_segment_size;
+	__u16 max_segments;
+	__u8 pad[2];
+};
+#endif
+
+/* struct ublk_params as far as there is something here for it. */
+struct ubd_params {
+	__u32 len;
+	__u32 types;
+	struct ublk_param_basic basic;
+	struct ublk_param_discard discard;
+	struct ublk_param_devt devt;
+	struct ublk_param_zoned zoned;	/* a place, no more */
+	struct ublk_param_dma_align dma;
+	struct ublk_param_segment seg;
+};
+
 #endif /* UBD_UBLK_NEW_H */

@@ -175,7 +175,8 @@ fn ublk_assertions() -> C {
     newer!(F_UNPRIVILEGED_DEV F_CMD_IOCTL_ENCODE F_USER_COPY F_ZONED F_USER_RECOVERY_FAIL_IO
         F_UPDATE_SIZE F_AUTO_BUF_REG F_QUIESCE F_PER_IO_DAEMON F_BUF_REG_OFF_DAEMON F_BATCH_IO
         F_INTEGRITY F_SAFE_STOP_DEV F_NO_AUTO_PART_SCAN F_SHMEM_ZC F_IO_DESC_SIZE
-        AUTO_BUF_REG_FALLBACK IO_F_NEED_REG_BUF IO_BUF_BITS TAG_BITS ATTR_FUA PARAM_TYPE_DEVT MAX_NR_QUEUES S_DEV_QUIESCED S_DEV_FAIL_IO
+        AUTO_BUF_REG_FALLBACK IO_F_NEED_REG_BUF IO_BUF_BITS TAG_BITS ATTR_FUA PARAM_TYPE_DEVT
+        PARAM_TYPE_DMA_ALIGN PARAM_TYPE_SEGMENT MAX_NR_QUEUES S_DEV_QUIESCED S_DEV_FAIL_IO
         U_CMD_GET_QUEUE_AFFINITY U_CMD_GET_DEV_INFO U_CMD_ADD_DEV U_CMD_DEL_DEV U_CMD_START_DEV
         U_CMD_STOP_DEV U_CMD_SET_PARAMS U_CMD_GET_PARAMS U_CMD_GET_FEATURES U_CMD_DEL_DEV_ASYNC
         U_CMD_START_USER_RECOVERY U_CMD_END_USER_RECOVERY U_CMD_GET_DEV_INFO2 U_CMD_UPDATE_SIZE
@@ -198,6 +199,19 @@ fn ublk_assertions() -> C {
         ("discard", offset_of!(ublk::Params, discard)),
         ("devt", offset_of!(ublk::Params, devt)),
         ("zoned", offset_of!(ublk::Params, zoned)),
+    ] {
+        c.equal(
+            &format!("offsetof(struct ublk_params, {member})"),
+            at as i128,
+        );
+    }
+    writeln!(c.0, "#endif\n#ifdef UBLK_PARAM_TYPE_SEGMENT").unwrap();
+    layout!(c, "struct ublk_param_dma_align", ublk::ParamDmaAlign: alignment pad);
+    layout!(c, "struct ublk_param_segment", ublk::ParamSegment:
+        seg_boundary_mask max_segment_size max_segments pad);
+    for (member, at) in [
+        ("dma", offset_of!(ublk::Params, dma)),
+        ("seg", offset_of!(ublk::Params, seg)),
     ] {
         c.equal(
             &format!("offsetof(struct ublk_params, {member})"),

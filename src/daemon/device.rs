@@ -171,7 +171,12 @@ impl Device {
             return Err(Error::new(Kind::Protocol, "the device is not open"));
         };
         if !self.taken_over {
-            let params = self.target.geometry().params(self.info.max_io_buf_bytes);
+            let geometry = self.target.geometry();
+            let mut params = geometry.params(self.info.max_io_buf_bytes);
+            // The users' own memory goes to the backing.
+            if self.info.flags & ublk::F_SUPPORT_ZERO_COPY != 0 {
+                params.align_memory(geometry.memory_align);
+            }
             self.control.set_params(id, &params)?;
         }
         let cpus = (0..self.info.nr_hw_queues)

@@ -162,6 +162,8 @@ struct Limits {
     logical_block: u64,
     physical_block: u64,
     io_min: u64,
+    /// Of the address of memory.
+    memory_align: u64,
     read_only: bool,
     rotational: bool,
     discard: Option<u64>,
@@ -185,6 +187,8 @@ impl Limits {
             logical_block: logical as u64,
             physical_block: physical.into(),
             io_min: attr("minimum_io_size"),
+            // The attribute is a mask.
+            memory_align: attr("dma_alignment") + 1,
             read_only: read_only != 0,
             rotational: attr("rotational") != 0,
             discard: (attr("discard_max_bytes") > 0).then(|| attr("discard_granularity")),
@@ -197,11 +201,16 @@ impl Limits {
             unit if unit.is_power_of_two() => unit.clamp(512, 4096),
             _ => 4096,
         };
+        let (logical_block, memory_align) = match direct {
+            true => direct_alignment(file)?,
+            false => (512, MEMORY_ALIGN),
+        };
         Ok(Limits {
             size: meta.len(),
-            logical_block: if direct { direct_alignment(file)? } else { 512 },
+            logical_block,
             physical_block: unit,
             io_min: unit,
+            memory_align,
             read_only: false,
             rotational: sysfs::queue_attr(meta.dev(), "rotational").unwrap_or(0) != 0,
             discard: Some(unit),
@@ -247,6 +256,7 @@ impl Limits {
             physical_block,
             io_min,
             io_opt: Some(io_min),
+            memory_align: shift_fit(self.memory_align, MEMORY_ALIGN),
             chunk: None,
             read_only: opts.read_only,
             rotational: self.rotational,
@@ -267,8 +277,11 @@ fn shift_fit(bytes: u64, least: u64) -> u32 {
     u32::try_from(fit).unwrap_or(least as u32)
 }
 
-/// The alignment that direct I/O on the file needs.
-fn direct_alignment(file: &File) -> Result<u64> {
+/// What the pages of a file take: the least that a disk asks for.
+const MEMORY_ALIGN: u64 = 4;
+
+/// The alignment that direct I/O on the file needs: of its place, and of the memory.
+fn direct_alignment(file: &File) -> Result<(u64, u64)> {
     // SAFETY: all members are integers, for which zero is a value.
     let mut stat: libc::statx = unsafe { std::mem::zeroed() };
     // SAFETY: an empty path with AT_EMPTY_PATH names the open file; `stat` has
@@ -286,9 +299,12 @@ fn direct_alignment(file: &File) -> Result<u64> {
     // Where the file system does not say, a wrong guess fails at the first I/O.
     let said = stat.stx_mask & libc::STATX_DIOALIGN != 0 && stat.stx_dio_offset_align != 0;
     Ok(if said {
-        stat.stx_dio_offset_align.into()
+        (
+            stat.stx_dio_offset_align.into(),
+            stat.stx_dio_mem_align.into(),
+        )
     } else {
-        512
+        (512, 512)
     })
 }
 

@@ -200,6 +200,7 @@ fn common(members: &[Backing]) -> Geometry {
         physical_block: largest(|geometry| geometry.physical_block),
         io_min: largest(|geometry| geometry.io_min),
         io_opt: Some(largest(|geometry| geometry.io_min)),
+        memory_align: largest(|geometry| geometry.memory_align),
         chunk: None,
         read_only: all().any(|geometry| geometry.read_only),
         rotational: all().any(|geometry| geometry.rotational),

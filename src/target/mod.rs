@@ -89,6 +89,9 @@ pub struct Geometry {
     pub io_min: u32,
     /// Preferred size of large I/O, if there is one: a power of two.
     pub io_opt: Option<u32>,
+    /// Where memory begins into which the backing can read without a copy: at a multiple of this, a
+    /// power of two of at most a page.
+    pub memory_align: u32,
     /// Requests do not cross multiples of this power of two.
     pub chunk: Option<u32>,
     pub read_only: bool,
@@ -161,6 +164,7 @@ mod tests {
             physical_block: 4096,
             io_min: 4096,
             io_opt: Some(8192),
+            memory_align: 512,
             chunk: Some(4096),
             read_only: false,
             rotational: false,

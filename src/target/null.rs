@@ -30,6 +30,7 @@ impl Null {
                 physical_block: block.max(4096),
                 io_min: block.max(4096),
                 io_opt: Some(block.max(4096)),
+                memory_align: 4,
                 chunk: None,
                 read_only: false,
                 rotational: false,

@@ -136,6 +136,8 @@ pub const ATTR_FUA: u32 = 1 << 3;
 pub const PARAM_TYPE_BASIC: u32 = 1 << 0;
 pub const PARAM_TYPE_DISCARD: u32 = 1 << 1;
 pub const PARAM_TYPE_DEVT: u32 = 1 << 2;
+pub const PARAM_TYPE_DMA_ALIGN: u32 = 1 << 4;
+pub const PARAM_TYPE_SEGMENT: u32 = 1 << 5;
 
 /// The argument of a control command, in the SQE's command area.
 #[repr(C)]
@@ -242,7 +244,27 @@ pub struct ParamZoned {
     pub reserved: [u8; 20],
 }
 
-/// All parameters as Linux 6.12 has them; newer kernels append, and take and
+/// How the memory of I/O must be aligned that the server does not get a copy of.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct ParamDmaAlign {
+    /// A mask: the alignment in bytes, less one.
+    pub alignment: u32,
+    pub pad: u32,
+}
+
+/// The pieces of memory that a request may have.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct ParamSegment {
+    pub seg_boundary_mask: u64,
+    /// Bytes.
+    pub max_segment_size: u32,
+    pub max_segments: u16,
+    pub pad: u16,
+}
+
+/// All parameters that the driver knows; newer kernels append, and take and
 /// give `len` bytes.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -253,8 +275,10 @@ pub struct Params {
     pub discard: ParamDiscard,
     pub devt: ParamDevt,
     pub zoned: ParamZoned,
-    /// To the alignment of the structure; newer kernels have members here.
+    pub dma: ParamDmaAlign,
+    /// To the alignment of the next member.
     pub pad: u32,
+    pub seg: ParamSegment,
 }
 
 boundary! {
@@ -266,10 +290,18 @@ boundary! {
     ParamDiscard: 20,
     ParamDevt: 16,
     ParamZoned: 32,
-    Params: 112,
+    ParamDmaAlign: 8,
+    ParamSegment: 16,
+    Params: 136,
 }
 
 impl Params {
+    /// Memory begins at multiples of `bytes`, a power of two of at most a page.
+    pub fn align_memory(&mut self, bytes: u32) {
+        self.types |= PARAM_TYPE_DMA_ALIGN;
+        self.dma.alignment = bytes - 1;
+    }
+
     /// No parameters yet.
     pub fn unset() -> Self {
         Params {

@@ -4,6 +4,7 @@
 mod batch;
 mod channel;
 mod commands;
+mod limits;
 mod modes;
 mod races;
 pub mod server;
@@ -29,6 +30,10 @@ pub const TESTS: &[Test] = &[
     Test {
         name: "control/params_are_checked",
         run: commands::bad_params,
+    },
+    Test {
+        name: "control/memory_of_requests",
+        run: limits::memory,
     },
     Test {
         name: "control/unknown_commands_and_devices",

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The ways in which data gets to the daemon, and devices of people who are not root.
 
+use std::os::unix::fs::FileExt;
+
 use anyhow::{bail, ensure, Context, Result};
 use ubd_bpf::control::Control;
 use ubd_bpf::uapi::ublk;
 
 use crate::support::backing::{Backing, Kind};
-use crate::support::io::{read_direct, write_direct};
+use crate::support::io::{open_direct, read_direct, write_direct, Aligned};
 use crate::support::model::Model;
 use crate::support::{fails, sh, Files, Skip, Test, Ubd};
 
@@ -27,6 +29,7 @@ pub const TESTS: &[Test] = &[
     Test::new("modes/zero_copy_file", || {
         model(Kind::FileDirect, "--zero-copy", ublk::F_AUTO_BUF_REG)
     }),
+    Test::new("modes/zero_copy_alignment", zero_copy_alignment),
     Test::new("modes/refused", refused),
     Test::new("modes/a_users_own", users_own),
 ];
@@ -58,6 +61,36 @@ fn model(kind: Kind, mode: &str, feature: u64) -> Result<()> {
     ubd.counters()?.since(&before).all_declined(250)?;
     ubd.del()?;
     backing.check(&model.bytes)
+}
+
+/// Memory that the backing cannot take directly is refused above, as on the backing itself.
+fn zero_copy_alignment() -> Result<()> {
+    if !has(ublk::F_AUTO_BUF_REG)? {
+        bail!(Skip("the driver has no --zero-copy on this kernel".into()));
+    }
+    for kind in [Kind::Disk, Kind::FileDirect] {
+        let backing = Backing::new(kind)?;
+        let ubd = backing.device("--zero-copy")?;
+        let mask: usize = ubd.attr("queue/dma_alignment")?.parse()?;
+        let file = open_direct(ubd.node(), true)?;
+        for shift in [4, 256, 512, 1024] {
+            let mut buffer = Aligned::shifted(4096, shift);
+            let good = shift & mask == 0;
+            for (what, result) in [
+                ("read", file.read_at(&mut buffer, 0)),
+                ("write", file.write_at(&buffer, 0)),
+            ] {
+                let errno = result.err().and_then(|err| err.raw_os_error());
+                ensure!(
+                    errno == (!good).then_some(libc::EINVAL),
+                    "{kind:?}, alignment {mask}: a {what} with memory at {shift} gave {errno:?}"
+                );
+            }
+        }
+        drop(file);
+        ubd.del()?;
+    }
+    Ok(())
 }
 
 /// What the driver, or the target, cannot do is said, and leaves no device.

@@ -21,6 +21,7 @@ fn limits(size: u64) -> Limits {
         logical_block: 512,
         physical_block: 4096,
         io_min: 4096,
+        memory_align: 512,
         read_only: false,
         rotational: false,
         discard: Some(4096),

@@ -291,12 +291,27 @@ pub fn buffers() -> Result<()> {
     Ok(())
 }
 
+fn segments(
+    params: &mut ublk::Params,
+    seg_boundary_mask: u64,
+    max_segment_size: u32,
+    max_segments: u16,
+) {
+    params.types |= ublk::PARAM_TYPE_SEGMENT;
+    params.seg = ublk::ParamSegment {
+        seg_boundary_mask,
+        max_segment_size,
+        max_segments,
+        pad: 0,
+    };
+}
+
 pub fn bad_params() -> Result<()> {
     let mut raw = Raw::open()?;
     let control = Control::open()?;
     let ubd = add(&control, None, 1, 4)?;
     type Spoil = fn(&mut ublk::Params);
-    let cases: [(&str, Spoil); 13] = [
+    let cases: [(&str, Spoil); 18] = [
         ("no basic", |p| p.types = 0),
         ("devt", |p| p.types |= ublk::PARAM_TYPE_DEVT),
         ("blocks of 256", |p| p.basic.logical_bs_shift = 8),
@@ -327,6 +342,11 @@ pub fn bad_params() -> Result<()> {
             p.discard.max_discard_sectors = 8;
             p.discard.max_discard_segments = 2;
         }),
+        ("alignment to 3 bytes", |p| p.align_memory(3)),
+        ("alignment beyond a page", |p| p.align_memory(8192)),
+        ("segments of 512 bytes", |p| segments(p, 0xffff, 512, 4)),
+        ("segments within 512 bytes", |p| segments(p, 511, 4096, 4)),
+        ("no segments", |p| segments(p, 0xffff, 4096, 0)),
     ];
     for (what, spoil) in cases {
         let mut bad = params();
