@@ -138,6 +138,13 @@ static blk_status_t ubd_queue_rq(struct blk_mq_hw_ctx *hctx,
 
 	if (ubd_op_index(req_op(rq)) < 0)
 		return BLK_STS_NOTSUPP;
+	/*
+	 * The core does not split where no block fits between two boundaries
+	 * (6.12), and the server's buffer has an end.
+	 */
+	if (unlikely(blk_rq_bytes(rq) > ub->info.max_io_buf_bytes) &&
+	    ubd_has_data(rq))
+		return BLK_STS_IOERR;
 
 	spin_lock(&io->lock);
 	/* No command, no daemon: fail now rather than hang, if not told to. */

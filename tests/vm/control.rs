@@ -36,6 +36,10 @@ pub const TESTS: &[Test] = &[
         run: limits::memory,
     },
     Test {
+        name: "control/requests_that_cannot_be_split",
+        run: limits::unsplittable,
+    },
+    Test {
         name: "control/unknown_commands_and_devices",
         run: commands::unknown,
     },

@@ -172,6 +172,13 @@ fn some_params(rng: &mut Rng) -> ublk::Params {
         max_discard_segments: 1,
         reserved0: 0,
     };
+    if rng.bool() {
+        some.types |= ublk::PARAM_TYPE_DMA_ALIGN | ublk::PARAM_TYPE_SEGMENT;
+        some.dma.alignment = (1 << rng.u32(..13)) - 1;
+        some.seg.seg_boundary_mask = u64::MAX >> rng.u32(..54);
+        some.seg.max_segment_size = rng.u32(4096..) >> rng.u32(..22);
+        some.seg.max_segments = rng.u16(..) >> rng.u32(..16);
+    }
     some
 }
 

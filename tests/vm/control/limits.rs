@@ -7,7 +7,7 @@ use anyhow::{ensure, Result};
 use ubd_bpf::control::Control;
 use ubd_bpf::uapi::ublk;
 
-use super::server::{add, delete, open_node, params, Server, GOOD};
+use super::server::{add, delete, open_node, params, Server, GOOD, IO_BYTES};
 use crate::support::io::{open_direct, Aligned};
 
 /// Alignment and segments, as the front shows them and as I/O meets them.
@@ -56,6 +56,43 @@ pub fn memory() -> Result<()> {
             );
         }
     }
+    drop(file);
+    delete(&control, ubd)?;
+    server.quit()?;
+    Ok(())
+}
+
+/// No block fits between two boundaries: what cannot be split does not outgrow the server's buffer.
+pub fn unsplittable() -> Result<()> {
+    let control = Control::open()?;
+    let ubd = add(&control, None, 1, 4)?;
+    let mut params = params();
+    params.basic.logical_bs_shift = 12;
+    params.types |= ublk::PARAM_TYPE_SEGMENT;
+    params.seg.seg_boundary_mask = 4095;
+    params.seg.max_segment_size = 4096;
+    params.seg.max_segments = 1;
+    control.set_params(ubd.id(), &params)?;
+    let server = Server::spawn(open_node(ubd.id())?, 4, GOOD);
+    control.start(ubd.id(), std::process::id())?;
+    let file = open_direct(ubd.node(), true)?;
+    // Each block lies in two pages.
+    let mut buffer = Aligned::shifted(4 * IO_BYTES, 512);
+    for (what, result) in [
+        ("read", file.read_at(&mut buffer, 0)),
+        ("write", file.write_at(&buffer, 0)),
+    ] {
+        let errno = result.err().and_then(|err| err.raw_os_error());
+        ensure!(
+            matches!(errno, Some(libc::EIO | libc::EINVAL)),
+            "a {what} that cannot be split gave {errno:?}"
+        );
+    }
+    let mut buffer = Aligned::new(4 * IO_BYTES);
+    ensure!(
+        file.read_at(&mut buffer, 0)? == buffer.len(),
+        "a short read"
+    );
     drop(file);
     delete(&control, ubd)?;
     server.quit()?;
