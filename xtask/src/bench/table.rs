@@ -7,7 +7,9 @@ use super::cell::{error, paths, Cell, BACKINGS, ENGINES, PATTERNS, PEERS, RAW, S
 use super::results::{Outcome, Results};
 use super::targets::{Check, FRONT_LIMIT};
 
-const LABEL: usize = 16;
+const LABEL: usize = 26;
+/// What is to be reached.
+const WHAT: usize = 46;
 const COLUMN: usize = 10;
 
 /// How a backing is called in headings.
@@ -162,7 +164,7 @@ fn signed(number: f64) -> String {
 /// What was to be reached. `fronts`: the front disk's instructions without a program, by pattern.
 pub fn targets(checks: &[Check], fronts: &[(&str, f64)]) -> String {
     let mut text = format!(
-        "\nTo be reached (io_uring, 4 KiB, overhead above raw)\n{:<42}{:<22}{:>8}{:>9}  {}\n",
+        "\nTo be reached (io_uring, 4 KiB, overhead above raw)\n{:<WHAT$}{:<22}{:>8}{:>9}  {}\n",
         "", "", "is", "may be", "bound"
     );
     let verdict = |met| match met {
@@ -175,7 +177,7 @@ pub fn targets(checks: &[Check], fronts: &[(&str, f64)]) -> String {
         let cell = &check.cell;
         let _ = writeln!(
             text,
-            "{:<42}{:<22}{:>8}{:>9}  {:<16} {}",
+            "{:<WHAT$}{:<22}{:>8}{:>9}  {:<16} {}",
             check.what,
             format!("{} {} QD{}", cell.backing, cell.rw, cell.qd),
             number(check.is),
@@ -187,7 +189,7 @@ pub fn targets(checks: &[Check], fronts: &[(&str, f64)]) -> String {
     for (rw, insn) in fronts {
         let _ = writeln!(
             text,
-            "{:<42}{:<22}{:>8}{:>9}  {:<16} {}",
+            "{:<WHAT$}{:<22}{:>8}{:>9}  {:<16} {}",
             "no program bound, the front disk adds",
             format!("block {rw} QD1"),
             thousands(*insn),
