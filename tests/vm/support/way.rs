@@ -53,11 +53,16 @@ impl Way {
                 "not all {op}s were {self:?}: {}",
                 count.summary()
             );
+            // Others may have been forwarded before there was a program.
+            ensure!(
+                (count[&format!("{op}_forwarded")] > 0) == (self == Way::Forwarded),
+                "{op}s, {self:?}: {}",
+                count.summary()
+            );
         }
         ensure!(
             count["error"] == 0
                 && count["bad"] == 0
-                && (count["forwarded"] > 0) == (self == Way::Forwarded)
                 && (count["tracked"] > 0) == (self == Way::Tracked),
             "{self:?}: {}",
             count.summary()
