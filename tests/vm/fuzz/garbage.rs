@@ -41,20 +41,22 @@ fn old(slot: u64, sector: u64) -> u64 {
     OLD | slot << 24 | sector
 }
 
-/// An error if its words are not all the same, or nothing known.
-fn read_sector(bytes: &[u8]) -> Result<Sector> {
-    let word = u64::from_ne_bytes(bytes[..8].try_into()?);
-    // Each word is the next one.
-    ensure!(
-        bytes[8..] == bytes[..SECTOR - 8],
-        "it is of several kinds, the first {word:#x}"
-    );
+/// An error if the word is nothing known.
+fn read_word(word: &[u8]) -> Result<Sector> {
+    let word = u64::from_ne_bytes(word.try_into()?);
     match (word >> 32 << 32, word & 0xffff_ffff) {
         (OLD, place) => Ok(Sector::Old(place >> 24, place & 0xff_ffff)),
         (NEW, _) => Ok(Sector::New),
         (0, 0) => Ok(Sector::Zero),
         _ => bail!("it is of nobody: {word:#x}"),
     }
+}
+
+/// The same of a sector at rest; an error also if its words are not all the same.
+fn read_sector(bytes: &[u8]) -> Result<Sector> {
+    // Each word is the next one.
+    ensure!(bytes[8..] == bytes[..SECTOR - 8], "it is of several kinds");
+    read_word(&bytes[..8])
 }
 
 /// Fills a backing.
@@ -109,8 +111,9 @@ fn read(file: &File, rng: &mut Rng, seen: &mut Seen) -> Result<()> {
         seen.errors += 1;
         return Ok(());
     }
-    for (sector, bytes) in buffer.chunks(SECTOR).enumerate() {
-        match read_sector(bytes).with_context(|| format!("sector {sector} of {len} at {at}"))? {
+    // The other user may write the same sector, by another address: words, not sectors, are whole.
+    for (number, word) in buffer.chunks(8).enumerate() {
+        match read_word(word).with_context(|| format!("word {number} of {len} bytes at {at}"))? {
             Sector::Old(slot, sector) => {
                 ensure!(
                     WINDOW.contains(&sector),
