@@ -10,7 +10,7 @@ use anyhow::{ensure, Context, Result};
 use super::{mostly_inline, Image, EXT4};
 use crate::support::backing::noise;
 use crate::support::io::write_direct;
-use crate::support::{growth, seconds, sh};
+use crate::support::{growth, seconds, sh, Quiet};
 
 struct Frozen<'a>(&'a Path);
 
@@ -35,6 +35,8 @@ pub fn frozen() -> Result<()> {
     let image = Image::new(EXT4, 4 << 20)?;
     let ubd = image.device()?;
     let mut user = image.user(&ubd)?;
+    // udev reads what writers have closed, and would be counted.
+    let _quiet = Quiet::udev()?;
     let node = ubd.node();
     thread::scope(|scope| {
         let frozen = Frozen::new(image.mount.dir())?;
