@@ -149,7 +149,7 @@ static int ubd_check_params(struct ubd_device *ub, const struct ubd_params *p)
 	    ((d->max_discard_sectors && d->max_discard_segments != 1) ||
 	     !d->discard_granularity))
 		return -EINVAL;
-	/* Never less than what bios are made of anyway: see ubd_hidden_limits(). */
+	/* The core would warn of these, or take no segments for its default. */
 	if (p->types & UBLK_PARAM_TYPE_DMA_ALIGN &&
 	    (p->dma.alignment >= PAGE_SIZE ||
 	     p->dma.alignment & (p->dma.alignment + 1)))

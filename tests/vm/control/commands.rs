@@ -291,7 +291,7 @@ pub fn buffers() -> Result<()> {
     Ok(())
 }
 
-fn segments(
+pub fn segments(
     params: &mut ublk::Params,
     seg_boundary_mask: u64,
     max_segment_size: u32,

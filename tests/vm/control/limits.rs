@@ -5,8 +5,8 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{ensure, Result};
 use ubd_bpf::control::Control;
-use ubd_bpf::uapi::ublk;
 
+use super::commands::segments;
 use super::server::{add, delete, open_node, params, Server, GOOD, IO_BYTES};
 use crate::support::io::{open_direct, Aligned};
 
@@ -15,11 +15,8 @@ pub fn memory() -> Result<()> {
     let control = Control::open()?;
     let ubd = add(&control, None, 1, 4)?;
     let mut params = params();
-    params.types |= ublk::PARAM_TYPE_DMA_ALIGN | ublk::PARAM_TYPE_SEGMENT;
-    params.dma.alignment = 511;
-    params.seg.seg_boundary_mask = 0xffff;
-    params.seg.max_segment_size = 8192;
-    params.seg.max_segments = 7;
+    params.align_memory(512);
+    segments(&mut params, 0xffff, 8192, 7);
     control.set_params(ubd.id(), &params)?;
     let is = control.params(ubd.id())?;
     ensure!(
@@ -68,10 +65,7 @@ pub fn unsplittable() -> Result<()> {
     let ubd = add(&control, None, 1, 4)?;
     let mut params = params();
     params.basic.logical_bs_shift = 12;
-    params.types |= ublk::PARAM_TYPE_SEGMENT;
-    params.seg.seg_boundary_mask = 4095;
-    params.seg.max_segment_size = 4096;
-    params.seg.max_segments = 1;
+    segments(&mut params, 4095, 4096, 1);
     control.set_params(ubd.id(), &params)?;
     let server = Server::spawn(open_node(ubd.id())?, 4, GOOD);
     control.start(ubd.id(), std::process::id())?;
