@@ -21,7 +21,7 @@ use ubd_bpf::Kind;
 use crate::support::backing::noise;
 use crate::support::io::{read_direct, write_direct};
 use crate::support::model::Model;
-use crate::support::{seconds, sh, wait_for, Fio, RamDisk, Test};
+use crate::support::{seconds, sh, wait_for, Dm, Fio, RamDisk, Test};
 use server::Server;
 
 pub const TESTS: &[Test] = &[
@@ -42,33 +42,22 @@ const CLUSTER_BYTES: u64 = 64 << 10;
 /// A part of a RAM disk whose writes take their time and whose reads do not: what was written and
 /// is still on its way is not seen by who reads meanwhile, which is what a fence is for.
 pub struct SlowWrites {
+    dm: Dm,
     _disk: RamDisk,
 }
 
 impl SlowWrites {
-    const NAME: &str = "ubdslow";
-
     pub fn new(milliseconds: u32) -> Result<SlowWrites> {
         let disk = RamDisk::new()?;
         let node = disk.node();
-        sh(format!(
-            "modprobe dm-delay; dmsetup create {} --table \
-             '0 {} delay {node} 0 0 {node} 0 {milliseconds}'; udevadm settle --timeout=60",
-            SlowWrites::NAME,
-            BACKING_BYTES / 512
-        ))?;
-        Ok(SlowWrites { _disk: disk })
+        let sectors = BACKING_BYTES / 512;
+        let table = format!("0 {sectors} delay {node} 0 0 {node} 0 {milliseconds}");
+        let dm = Dm::new("ubdslow", "dm-delay", &table)?;
+        Ok(SlowWrites { dm, _disk: disk })
     }
 
     pub fn node(&self) -> String {
-        format!("/dev/mapper/{}", SlowWrites::NAME)
-    }
-}
-
-impl Drop for SlowWrites {
-    fn drop(&mut self) {
-        // What fails here is found among the leftovers.
-        let _ = sh(format!("dmsetup remove --retry {}", SlowWrites::NAME));
+        self.dm.node()
     }
 }
 

@@ -7,41 +7,30 @@ use anyhow::{ensure, Result};
 
 use crate::support::backing::{noise, same};
 use crate::support::io::{open_direct, Aligned};
-use crate::support::{growth, sh, Quiet, RamDisk, Skip, Way};
+use crate::support::{growth, Dm, Quiet, RamDisk, Way};
 
-const NAME: &str = "ubddust";
 const BLOCK: usize = 512;
 /// The bad ones.
 const BAD: [usize; 4] = [100, 101, 2047, 5000];
 
 struct Dust {
+    dm: Dm,
     _ram: RamDisk,
 }
 
 impl Dust {
     fn new() -> Result<Dust> {
-        sh("modprobe dm-dust").map_err(|_| Skip("the kernel has no dm-dust".into()))?;
         let ram = RamDisk::new()?;
-        let node = ram.node();
-        sh(format!(
-            "dmsetup create {NAME} --table '0 8192 dust {node} 0 {BLOCK}'
-             udevadm settle --timeout=60"
-        ))?;
-        Ok(Dust { _ram: ram })
-    }
-}
-
-impl Drop for Dust {
-    fn drop(&mut self) {
-        // What fails here is found among the leftovers.
-        let _ = sh(format!("dmsetup remove --retry {NAME}"));
+        let table = format!("0 8192 dust {} 0 {BLOCK}", ram.node());
+        let dm = Dm::new("ubddust", "dm-dust", &table)?;
+        Ok(Dust { dm, _ram: ram })
     }
 }
 
 /// Reads that touch a bad block fail, others do not; a write heals.
 pub fn heals(way: Way) -> Result<()> {
-    let _dust = Dust::new()?;
-    let (ubd, _prog) = way.device(&format!("/dev/mapper/{NAME}"), "")?;
+    let dust = Dust::new()?;
+    let (ubd, _prog) = way.device(&dust.dm.node(), "")?;
     let _quiet = Quiet::udev()?;
     let file = open_direct(ubd.node(), true)?;
     let data = Aligned::copy_of(noise(1, 2 << 20), 0);
@@ -49,9 +38,9 @@ pub fn heals(way: Way) -> Result<()> {
         file.write_all_at(&data, 0)?;
         file.write_all_at(&data, 2 << 20)?;
         for block in BAD {
-            sh(format!("dmsetup message {NAME} 0 addbadblock {block}"))?;
+            dust.dm.message(&format!("addbadblock {block}"))?;
         }
-        sh(format!("dmsetup message {NAME} 0 enable"))?;
+        dust.dm.message("enable")?;
         let mut healed = Vec::new();
         for round in 0..=BAD.len() {
             for start in (0..8192).step_by(64).chain(95..105) {

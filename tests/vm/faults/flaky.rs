@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use anyhow::{Context, Result};
 
-use crate::support::{sh, NullDisk};
+use crate::support::{Dm, NullDisk};
 
 /// What the bad parts do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,42 +31,29 @@ impl Fault {
 
 /// The disk, which has a volatile cache. Good at first.
 pub struct Flaky {
-    name: String,
+    dm: Dm,
     sectors: u64,
     disk: NullDisk,
 }
 
 impl Flaky {
     pub fn new(number: u32, mib: u64) -> Result<Flaky> {
-        sh("modprobe dm-flakey")?;
-        let flaky = Flaky {
-            name: format!("ubdflaky{number}"),
-            sectors: mib << 11,
-            disk: NullDisk::new(mib, 512, &[("cache_size", "8")])?,
-        };
-        sh(format!(
-            "printf '{}' | dmsetup create {}; udevadm settle --timeout=60",
-            flaky.table(&[], None),
-            flaky.name
-        ))?;
-        Ok(flaky)
+        let disk = NullDisk::new(mib, 512, &[("cache_size", "8")])?;
+        let sectors = mib << 11;
+        let table = format!("0 {sectors} linear {} 0", disk.node());
+        let dm = Dm::new(&format!("ubdflaky{number}"), "dm-flakey", &table)?;
+        Ok(Flaky { dm, sectors, disk })
     }
 
     pub fn node(&self) -> String {
-        format!("/dev/mapper/{}", self.name)
+        self.dm.node()
     }
 
     /// The parts `bad`, in sectors, do `fault` from now on; or nothing does.
     pub fn set(&self, bad: &[Range<u64>], fault: Option<Fault>) -> Result<()> {
-        // Neither a file system's leave nor what is on its way is waited for, faults come as
-        // they will; nor is udev, which may have been told to be quiet.
-        sh(format!(
-            "printf '{0}' | dmsetup load {1}; dmsetup --noudevsync resume --nolockfs --noflush {1}",
-            self.table(bad, fault),
-            self.name
-        ))
-        .context("failed to change the disk")?;
-        Ok(())
+        self.dm
+            .change(&self.table(bad, fault))
+            .context("failed to change the disk")
     }
 
     fn table(&self, bad: &[Range<u64>], fault: Option<Fault>) -> String {
@@ -94,12 +81,5 @@ impl Flaky {
             at = part.end;
         }
         table + &good(&(at..self.sectors))
-    }
-}
-
-impl Drop for Flaky {
-    fn drop(&mut self) {
-        // What fails here is found among the leftovers.
-        let _ = sh(format!("dmsetup remove --retry {}", self.name));
     }
 }

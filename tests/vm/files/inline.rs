@@ -7,7 +7,7 @@ use anyhow::{ensure, Context, Result};
 
 use super::{device, mostly_inline, never_inline, Fs, Image, EXT4};
 use crate::support::mount::{image, Mount};
-use crate::support::{growth, sh, Fio, Quiet, RamDisk, RawUser, Ubd};
+use crate::support::{growth, sh, Dm, Fio, Quiet, RamDisk, RawUser, Ubd};
 
 const IMAGE: usize = 8 << 20;
 
@@ -80,8 +80,8 @@ pub fn buffered_slot() -> Result<()> {
 /// A file system on two layers of device-mapper.
 pub fn deep_stack() -> Result<()> {
     let disk = RamDisk::new()?;
-    let lower = Linear::over("ubdlower", &disk.node())?;
-    let upper = Linear::over("ubdupper", &lower.node())?;
+    let lower = Dm::linear("ubdlower", &disk.node(), 100)?;
+    let upper = Dm::linear("ubdupper", &lower.node(), 100)?;
     let mount = Mount::make(EXT4.mkfs, &upper.node())?;
     let (path, bytes) = image(mount.dir(), "image", IMAGE)?;
     let ubd = device(&path)?;
@@ -94,29 +94,6 @@ pub fn deep_stack() -> Result<()> {
     })?;
     mostly_inline(&count, 200, start.elapsed(), 1)?;
     user.check(&path)
-}
-
-/// 100 MiB of another disk.
-struct Linear(&'static str);
-
-impl Linear {
-    fn over(name: &'static str, node: &str) -> Result<Linear> {
-        sh(format!(
-            "modprobe dm-mod; dmsetup create {name} --table '0 204800 linear {node} 0'
-             udevadm settle --timeout=60"
-        ))?;
-        Ok(Linear(name))
-    }
-
-    fn node(&self) -> String {
-        format!("/dev/mapper/{}", self.0)
-    }
-}
-
-impl Drop for Linear {
-    fn drop(&mut self) {
-        let _ = sh(format!("dmsetup remove --retry {}", self.0));
-    }
 }
 
 /// RLIMIT_FSIZE is for the submitter's files, not for the one behind the disk.

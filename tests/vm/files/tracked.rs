@@ -12,7 +12,7 @@ use super::{Image, EXT4};
 use crate::support::backing::{Backing, Kind};
 use crate::support::model::Model;
 use crate::support::raw::RawControl;
-use crate::support::{growth, seconds, sh, Prog, Quiet, RamDisk, RawUser, Ubd};
+use crate::support::{growth, seconds, Dm, Prog, Quiet, RamDisk, RawUser, Ubd};
 use ubd_bpf::uapi::ubd;
 
 const PROGRAM: &str = "linear_tracked";
@@ -88,46 +88,17 @@ pub fn fences_under_load() -> Result<()> {
     Ok(())
 }
 
-/// A disk whose I/O can be held.
-struct Valve;
-
-impl Valve {
-    const NODE: &str = "/dev/mapper/ubdvalve";
-
-    fn over(node: &str) -> Result<Valve> {
-        sh(format!(
-            "modprobe dm-mod; dmsetup create ubdvalve --table '0 16384 linear {node} 0'
-             udevadm settle --timeout=60"
-        ))?;
-        Ok(Valve)
-    }
-
-    fn shut(&self) -> Result<()> {
-        sh("dmsetup suspend --noflush --nolockfs ubdvalve").map(drop)
-    }
-
-    fn open(&self) -> Result<()> {
-        sh("dmsetup resume ubdvalve").map(drop)
-    }
-}
-
-impl Drop for Valve {
-    fn drop(&mut self) {
-        let _ = sh("dmsetup resume ubdvalve; dmsetup remove --retry ubdvalve");
-    }
-}
-
 /// As long as the disk below has the I/O, and no longer; what began later is not waited for.
 pub fn waits() -> Result<()> {
     let _prog = Prog::load(PROGRAM, &[])?;
     let disk = RamDisk::new()?;
-    let valve = Valve::over(&disk.node())?;
-    let device = Ubd::add(&["-t loop", FASTPATH, "-f", Valve::NODE])?;
+    let valve = Dm::linear("ubdvalve", &disk.node(), 8)?;
+    let device = Ubd::add(&["-t loop", FASTPATH, "-f", &valve.node()])?;
     let control = Control::open()?;
     control.fence(device.id())?;
     let mut user = RawUser::of(&device.node(), vec![0; 8 << 20])?;
     user.write(5)?;
-    valve.shut()?;
+    valve.suspend()?;
     thread::scope(|scope| {
         let stuck = scope.spawn(|| user.write(1));
         thread::sleep(Duration::from_millis(300));
@@ -135,7 +106,7 @@ pub fn waits() -> Result<()> {
         thread::sleep(Duration::from_millis(500));
         let early = (stuck.is_finished(), fence.is_finished());
         let opened = Instant::now();
-        valve.open()?;
+        valve.resume()?;
         stuck.join().expect("the writer")?;
         fence.join().expect("the fence")?;
         ensure!(
@@ -149,7 +120,7 @@ pub fn waits() -> Result<()> {
         );
         Ok(())
     })?;
-    user.check(Valve::NODE)
+    user.check(valve.node())
 }
 
 /// A child that waits at a fence.
@@ -175,13 +146,13 @@ fn fencing_child(control: &RawControl, id: u32) -> Result<libc::pid_t> {
 pub fn killed() -> Result<()> {
     let _prog = Prog::load(PROGRAM, &[])?;
     let disk = RamDisk::new()?;
-    let valve = Valve::over(&disk.node())?;
-    let device = Ubd::add(&["-t loop", FASTPATH, "-f", Valve::NODE])?;
+    let valve = Dm::linear("ubdvalve", &disk.node(), 8)?;
+    let device = Ubd::add(&["-t loop", FASTPATH, "-f", &valve.node()])?;
     let control = Control::open()?;
     let raw = RawControl::open()?;
     let before = device.counters()?;
     let mut user = RawUser::of(&device.node(), vec![0; 8 << 20])?;
-    valve.shut()?;
+    valve.suspend()?;
     let result = thread::scope(|scope| {
         let stuck = scope.spawn(|| user.write(1));
         let outcome = (|| {
@@ -204,7 +175,7 @@ pub fn killed() -> Result<()> {
         let fence = scope.spawn(|| control.fence(device.id()));
         thread::sleep(Duration::from_millis(300));
         let early = stuck.is_finished() || fence.is_finished();
-        valve.open()?;
+        valve.resume()?;
         stuck.join().expect("the writer")?;
         fence.join().expect("the fence")?;
         outcome?;
@@ -218,5 +189,5 @@ pub fn killed() -> Result<()> {
     }
     let fences = device.counters()?.since(&before)["fences"];
     ensure!(fences == 11, "{fences} fences held instead of 11");
-    user.check(Valve::NODE)
+    user.check(valve.node())
 }

@@ -12,34 +12,29 @@ use super::server::{Device, Setup};
 use crate::support::backing::{noise, same};
 use crate::support::io::{open_direct, Aligned};
 use crate::support::mount::{image, Mount};
-use crate::support::{growth, sh, NullDisk, RamDisk, Ubd};
+use crate::support::{growth, sh, Dm, NullDisk, RamDisk, Ubd};
 
 const STALE: u8 = 0xa5;
 const EXT4: &str = "mkfs.ext4 -q -F -E nodiscard,lazy_itable_init=0,lazy_journal_init=1 -J size=4";
 
 /// The first MiB is good, the second fails, the third is good.
 pub struct BadDisk {
+    dm: Dm,
     _ram: RamDisk,
 }
 
 impl BadDisk {
-    pub const NODE: &str = "/dev/mapper/ubdbad";
-
     pub fn new() -> Result<BadDisk> {
         let ram = RamDisk::new()?;
         let node = ram.node();
-        sh(format!(
-            "modprobe dm-mod
-             printf '0 2048 linear {node} 0\\n2048 2048 error\\n4096 12288 linear {node} 4096\\n' |
-             dmsetup create ubdbad; udevadm settle --timeout=60"
-        ))?;
-        Ok(BadDisk { _ram: ram })
+        let table =
+            format!("0 2048 linear {node} 0\\n2048 2048 error\\n4096 12288 linear {node} 4096\\n");
+        let dm = Dm::new("ubdbad", "dm-mod", &table)?;
+        Ok(BadDisk { dm, _ram: ram })
     }
-}
 
-impl Drop for BadDisk {
-    fn drop(&mut self) {
-        let _ = sh("dmsetup remove --retry ubdbad");
+    pub fn node(&self) -> String {
+        self.dm.node()
     }
 }
 
@@ -49,8 +44,9 @@ fn errno(result: io::Result<()>) -> Option<i32> {
 
 /// Sectors that cannot be read or written, in whole and in part of a request.
 pub fn bad_disk() -> Result<()> {
-    let _bad = BadDisk::new()?;
-    let slots = [(Path::new(BadDisk::NODE), true)];
+    let bad = BadDisk::new()?;
+    let node = bad.node();
+    let slots = [(Path::new(&node), true)];
     let device = Device::start(&Setup::new(&slots, 4 << 11), |event| event.forward())?;
     let file = open_direct(device.ubd.node(), true)?;
     const MIB: u64 = 1 << 20;

@@ -198,9 +198,9 @@ fn ubd_bpf_map() -> Result<&'static AtomicU64> {
 
 /// A write that fails installs nothing, wherever in it the error is.
 pub fn errors() -> Result<()> {
-    let _bad = BadDisk::new()?;
+    let bad = BadDisk::new()?;
     let word = leaked();
-    let device = counting(Path::new(BadDisk::NODE), word)?;
+    let device = counting(Path::new(&bad.node()), word)?;
     let file = open_direct(device.ubd.node(), true)?;
     const BAD: u64 = (1 << 20) / 4096;
     ensure!(write(&file, BAD).is_err(), "a write to a bad disk");

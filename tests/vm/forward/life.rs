@@ -9,41 +9,22 @@ use anyhow::{ensure, Context, Result};
 
 use crate::support::backing::{noise, same};
 use crate::support::io::{open_direct, read_direct, Aligned};
-use crate::support::{growth, sh, wait_for, Background, RamDisk, Ubd};
+use crate::support::{growth, sh, wait_for, Background, Dm, RamDisk, Ubd};
 
 const WRITERS: usize = 8;
 const PIECE: usize = 16 << 10;
 
 /// A disk whose I/O can be held.
 struct Valve {
+    dm: Dm,
     ram: RamDisk,
 }
 
 impl Valve {
-    const NODE: &str = "/dev/mapper/ubdforward";
-
     fn new() -> Result<Valve> {
         let ram = RamDisk::new()?;
-        sh(format!(
-            "modprobe dm-mod; dmsetup create ubdforward --table '0 32768 linear {} 0'
-             udevadm settle --timeout=60",
-            ram.node()
-        ))?;
-        Ok(Valve { ram })
-    }
-
-    fn shut(&self) -> Result<()> {
-        sh("dmsetup suspend --noflush --nolockfs ubdforward").map(drop)
-    }
-
-    fn open(&self) -> Result<()> {
-        sh("dmsetup resume ubdforward").map(drop)
-    }
-}
-
-impl Drop for Valve {
-    fn drop(&mut self) {
-        let _ = sh("dmsetup resume ubdforward; dmsetup remove --retry ubdforward");
+        let dm = Dm::linear("ubdvalve", &ram.node(), 16)?;
+        Ok(Valve { dm, ram })
     }
 }
 
@@ -56,7 +37,7 @@ fn data(number: usize) -> Aligned {
 fn stuck(valve: &Valve, ubd: &Ubd, then: impl FnOnce() -> Result<()>) -> Result<()> {
     let node = ubd.node();
     let before = ubd.counters()?;
-    valve.shut()?;
+    valve.dm.suspend()?;
     thread::scope(|scope| -> Result<()> {
         let writers: Vec<_> = (0..WRITERS)
             .map(|number| {
@@ -79,7 +60,7 @@ fn stuck(valve: &Valve, ubd: &Ubd, then: impl FnOnce() -> Result<()>) -> Result<
         )
         .and_then(|()| then());
         // Whatever happened: nobody waits for ever.
-        valve.open()?;
+        valve.dm.resume()?;
         for writer in writers {
             writer.join().expect("a writer")?;
         }
@@ -95,7 +76,7 @@ fn stuck(valve: &Valve, ubd: &Ubd, then: impl FnOnce() -> Result<()>) -> Result<
 /// `ubd del` waits for forwarded I/O, which ends well; the daemon lives until then.
 pub fn stop_waits() -> Result<()> {
     let valve = Valve::new()?;
-    let ubd = Ubd::add(&["-t loop --forward -f", Valve::NODE])?;
+    let ubd = Ubd::add(&["-t loop --forward -f", &valve.dm.node()])?;
     let pid = ubd.pid()?;
     let alive = || std::path::Path::new(&format!("/proc/{pid}")).exists();
     let mut del = None;
@@ -105,7 +86,7 @@ pub fn stop_waits() -> Result<()> {
         thread::sleep(Duration::from_secs(7));
         ensure!(running.is_running(), "the deletion did not wait");
         ensure!(alive(), "the daemon was killed, or went");
-        valve.open()?;
+        valve.dm.resume()?;
         del = Some(running);
         Ok(())
     })?;
@@ -122,7 +103,7 @@ pub fn stop_waits() -> Result<()> {
 /// later fails.
 pub fn killed() -> Result<()> {
     let valve = Valve::new()?;
-    let ubd = Ubd::add(&["-t loop --forward -q 2 -f", Valve::NODE])?;
+    let ubd = Ubd::add(&["-t loop --forward -q 2 -f", &valve.dm.node()])?;
     let pid = ubd.pid()?;
     let before = ubd.counters()?;
     stuck(&valve, &ubd, || {
@@ -131,7 +112,7 @@ pub fn killed() -> Result<()> {
             ubd.attr("ubd/state").is_ok_and(|state| state == "fail_io")
         })?;
         thread::sleep(Duration::from_millis(200));
-        valve.open()
+        valve.dm.resume()
     })?;
     let count = ubd.counters()?.since(&before);
     ensure!(
@@ -151,10 +132,10 @@ pub fn killed() -> Result<()> {
 /// which may not forward to it any more, does it by itself.
 pub fn unregistered() -> Result<()> {
     let valve = Valve::new()?;
-    let ubd = Ubd::add(&["-t loop --forward -f", Valve::NODE])?;
+    let ubd = Ubd::add(&["-t loop --forward -f", &valve.dm.node()])?;
     stuck(&valve, &ubd, || {
         sh(format!("ubd-bpf slot del {} 0", ubd.id()))?;
-        valve.open()
+        valve.dm.resume()
     })?;
     let file = open_direct(ubd.node(), true)?;
     let count = growth(&ubd, || Ok(file.write_all_at(&data(3), 0)?))?;

@@ -8,7 +8,7 @@ use anyhow::{ensure, Context, Result};
 use super::killer::cycles;
 use super::{is_in, listed, recover};
 use crate::support::io::read_direct;
-use crate::support::{fails, sh, slowness, Background, Fio, Prog, RamDisk, Ubd};
+use crate::support::{fails, sh, slowness, Background, Dm, Fio, Prog, RamDisk, Ubd};
 
 /// As long as it is there, there is load.
 const LOADED: &str = "/tmp/loaded";
@@ -59,13 +59,10 @@ pub fn under_load() -> Result<()> {
 /// A daemon that does not finish in time goes on.
 pub fn in_vain() -> Result<()> {
     let disk = RamDisk::new()?;
-    sh(format!(
-        "modprobe dm-mod; echo 0 65536 linear {} 0 | dmsetup create upgraded; udevadm settle",
-        disk.node()
-    ))?;
-    let ubd = Ubd::add(&["-t loop --recovery -f /dev/mapper/upgraded"])?;
+    let valve = Dm::linear("ubdvalve", &disk.node(), 16)?;
+    let ubd = Ubd::add(&["-t loop --recovery -f", &valve.node()])?;
     let pid = ubd.pid()?;
-    sh("dmsetup suspend --nolockfs upgraded")?;
+    valve.suspend()?;
     let mut read = Background::start(format!(
         "dd if={} of=/dev/null bs=4k count=1 iflag=direct",
         ubd.node()
@@ -73,7 +70,7 @@ pub fn in_vain() -> Result<()> {
     std::thread::sleep(Duration::from_millis(500) * slowness());
     let said = fails(2, format!("ubd upgrade {} --timeout 1", ubd.id()));
     ensure!(read.is_running(), "the read has not met the suspended disk");
-    sh("dmsetup resume upgraded")?;
+    valve.resume()?;
     let said = said?;
     ensure!(said.contains("in time"), "`ubd upgrade` says `{said}`");
     read.finish().context("the read that was in hand")?;
@@ -83,9 +80,7 @@ pub fn in_vain() -> Result<()> {
     // Now it can.
     sh(format!("ubd upgrade {}", ubd.id()))?;
     ensure!(ubd.pid()? != pid);
-    ubd.del()?;
-    sh("dmsetup remove upgraded")?;
-    Ok(())
+    ubd.del()
 }
 
 /// The new daemon cannot begin: the device waits for one that can.

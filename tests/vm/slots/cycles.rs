@@ -5,7 +5,7 @@ use anyhow::{ensure, Result};
 
 use super::{any, open, Slots};
 use crate::support::io::write_direct;
-use crate::support::{fails, sh, LoopDisk, RamDisk, Ubd};
+use crate::support::{fails, sh, Dm, LoopDisk, RamDisk, Ubd};
 use ubd_bpf::uapi::ubd;
 
 /// A device with two partitions, over a RAM disk.
@@ -56,32 +56,14 @@ pub fn kernel() -> Result<()> {
     result.and(unmounted.map(drop))
 }
 
-/// A device-mapper device, 8 MiB of another.
-struct Linear;
-
-impl Linear {
-    const NODE: &str = "/dev/mapper/ubdcycle";
-
-    fn over(node: &str) -> Result<Linear> {
-        sh(format!("modprobe dm-mod; dmsetup create ubdcycle --table '0 16384 linear {node} 0'; udevadm settle --timeout=60"))?;
-        Ok(Linear)
-    }
-}
-
-impl Drop for Linear {
-    fn drop(&mut self) {
-        let _ = sh("dmsetup remove --retry ubdcycle");
-    }
-}
-
 /// What lies between, only the tools can look through.
 pub fn tools() -> Result<()> {
     let disk = RamDisk::new()?;
     let device = partitioned(&disk)?;
-    let _linear = Linear::over(&format!("{}p1", device.node()))?;
-    let over_linear = LoopDisk::new(Linear::NODE.as_ref(), "")?;
+    let linear = Dm::linear("ubdcycle", &format!("{}p1", device.node()), 8)?;
+    let over_linear = LoopDisk::new(linear.node().as_ref(), "")?;
     let null = Ubd::add(&["-t null -s 16M"])?;
-    for path in [Linear::NODE.to_owned(), over_linear.node(), device.node()] {
+    for path in [linear.node(), over_linear.node(), device.node()] {
         for command in [
             format!("ubd add -t loop -f {path} --bpf-fastpath"),
             format!("ubd-bpf slot add {} {path}", null.id()),

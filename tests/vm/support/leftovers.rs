@@ -35,7 +35,7 @@ pub fn clean_up() -> Result<Vec<String>> {
         awk '$1 ~ /^\\/dev\\/ubdb/ { print $2 }' /proc/mounts | tac | xargs -r -n1 umount
         timeout 60 ubd del -a --force
         ls /sys/fs/bpf/ubd | grep -vx linear | xargs -r -n1 ubd-bpf unload
-        dmsetup remove_all
+        dmsetup --noudevsync remove_all
         losetup -D
         true")?;
     signal_processes(libc::SIGKILL);

@@ -5,6 +5,7 @@
 pub mod backing;
 mod device;
 mod disk;
+mod dm;
 mod fio;
 pub mod io;
 pub mod kernel_log;
@@ -27,6 +28,7 @@ mod way;
 
 pub use device::{Counters, Ubd};
 pub use disk::{Files, LoopDisk, NullDisk, RamDisk, RAM_DISK_MIB};
+pub use dm::Dm;
 pub use fio::Fio;
 pub use prog::{object, shipped_object, Prog};
 pub use quiet::{growth, Quiet};

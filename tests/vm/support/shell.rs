@@ -3,23 +3,30 @@
 
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::{bail, Context, Result};
 
-fn bash(script: &str) -> Command {
-    let mut command = Command::new("bash");
+/// `before` are words that start bash.
+fn bash(before: &[&str], script: &str) -> Command {
+    let words = [before, &["bash", "-e", "-o", "pipefail", "-c", script]].concat();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).stdin(Stdio::null());
     command
-        .args(["-e", "-o", "pipefail", "-c", script])
-        .stdin(Stdio::null());
-    command
+}
+
+/// One that does not end is killed before the whole run is given up, to tell which it was.
+fn output(script: &str) -> Result<Output> {
+    bash(&["timeout", "--signal=KILL", "900"], script)
+        .output()
+        .context("failed to run bash")
 }
 
 /// Runs a script with `bash -e`; gives its standard output without the last newline, or an error
 /// with all of its output.
 pub fn sh(script: impl AsRef<str>) -> Result<String> {
     let script = script.as_ref();
-    let out = bash(script).output().context("failed to run bash")?;
+    let out = output(script)?;
     let stdout = String::from_utf8_lossy(&out.stdout);
     if !out.status.success() {
         let stderr = String::from_utf8_lossy(&out.stderr);
@@ -31,7 +38,7 @@ pub fn sh(script: impl AsRef<str>) -> Result<String> {
 /// Runs a script that must fail with exit code `code`; gives its standard error.
 pub fn fails(code: i32, script: impl AsRef<str>) -> Result<String> {
     let script = script.as_ref();
-    let out = bash(script).output().context("failed to run bash")?;
+    let out = output(script)?;
     let stderr = String::from_utf8_lossy(&out.stderr).trim_end().to_owned();
     if out.status.code() != Some(code) {
         bail!(
@@ -54,7 +61,7 @@ impl Background {
         use std::os::unix::process::CommandExt;
         let script = script.into();
         let output = tempfile::tempfile().context("failed to make a temporary file")?;
-        let child = bash(&script)
+        let child = bash(&[], &script)
             .stdout(output.try_clone()?)
             .stderr(output.try_clone()?)
             .process_group(0)

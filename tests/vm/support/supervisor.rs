@@ -85,7 +85,7 @@ pub fn leave() -> ! {
     std::process::exit(1)
 }
 
-/// Prints the kernel stacks of all tasks that sleep uninterruptibly or take part in the tests.
+/// Prints the kernel stacks of all processes, and of what else sleeps uninterruptibly.
 pub fn print_blocked_tasks() {
     let tasks = entries("/proc")
         .into_iter()
@@ -98,11 +98,11 @@ pub fn print_blocked_tasks() {
             line.map_or("", |line| line[name.len()..].trim())
         };
         let (name, state) = (field("Name:"), field("State:"));
-        let ours = ["ubd", "vm-test", "fio", "rublk"]
-            .iter()
-            .any(|ours| name.starts_with(ours));
-        if ours || state.starts_with('D') {
-            println!("{name} {} {state}\n{}", task.display(), read("stack"));
+        // The kernel's threads have none.
+        let command = read("cmdline").replace('\0', " ");
+        if !command.is_empty() || state.starts_with('D') {
+            let stack = read("stack");
+            println!("{name} {} {state} {command}\n{stack}", task.display());
         }
     }
 }
