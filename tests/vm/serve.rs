@@ -112,7 +112,7 @@ fn from_many() -> Result<()> {
     use_all(&ids)?;
     let daemons = sh("pgrep -c -x ubd")?;
     ensure!(daemons == "64", "{daemons} daemons");
-    sh("udevadm settle --timeout=120; ubd del -a")?;
+    sh("$SETTLE; ubd del -a")?;
     there(0)
 }
 
@@ -160,6 +160,6 @@ fn killed() -> Result<()> {
     }
     there(4)?;
     use_all(&ids)?;
-    sh("udevadm settle --timeout=60; ubd del -a")?;
+    sh("$SETTLE; ubd del -a")?;
     there(0)
 }

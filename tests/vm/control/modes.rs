@@ -313,7 +313,7 @@ pub fn user_copy_bounds() -> Result<()> {
 pub fn safe_stop() -> Result<()> {
     let store = Store::start(0, Data::Copied, &one_thread())?;
     let id = store.device.id();
-    crate::support::sh("udevadm settle --timeout=60")?;
+    crate::support::sh("$SETTLE")?;
     let user = File::open(store.device.node())?;
     let busy = store
         .control

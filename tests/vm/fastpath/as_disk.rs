@@ -185,7 +185,7 @@ fn partitions() -> Result<()> {
     wait_for("the partitions to be read", Duration::from_secs(10), || {
         sh(&reread).is_ok()
     })?;
-    sh("udevadm settle --timeout=60")?;
+    sh("$SETTLE")?;
     let part = format!("{}p2", ubd.node());
     let of_part =
         |name: &str| -> Result<String> { ubd.attr(&format!("ubdb{}p2/{name}", ubd.id())) };

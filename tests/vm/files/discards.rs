@@ -10,7 +10,7 @@ use anyhow::{ensure, Result};
 use super::{device, Fs, Image, EXT4};
 use crate::support::io::{discard, zero_out};
 use crate::support::mount::{image, Mount};
-use crate::support::{growth, wait_for, RamDisk, RawUser, Ubd};
+use crate::support::{growth, needs, wait_for, RamDisk, RawUser, Ubd};
 
 const IMAGE: usize = 4 << 20;
 const MIB: usize = 1 << 20;
@@ -117,6 +117,7 @@ fn fat16(node: &str) -> Result<()> {
 
 /// FAT knows no holes: discards do nothing, and are no longer offered after the first.
 pub fn no_punch() -> Result<()> {
+    needs("vfat")?;
     let disk = RamDisk::new()?;
     fat16(&disk.node())?;
     let mount = Mount::existing(&disk.node())?;

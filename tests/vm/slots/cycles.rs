@@ -20,7 +20,10 @@ fn partitioned(disk: &RamDisk) -> Result<Ubd> {
     }
     table[510..].copy_from_slice(&[0x55, 0xaa]);
     write_direct(device.node(), 0, &table)?;
-    sh(format!("udevadm settle --timeout=60; udevadm lock --device={0} blockdev --rereadpt {0}; udevadm settle --timeout=60; ls {0}p2", device.node()))?;
+    sh(format!(
+        "$SETTLE; udevadm lock --device={0} blockdev --rereadpt {0}; $SETTLE; ls {0}p2",
+        device.node()
+    ))?;
     Ok(device)
 }
 

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
 
-use super::{sh, Skip};
+use super::{needs, sh};
 
 /// Waits for no word from udev, which might never come.
 const DMSETUP: &str = "dmsetup --noudevsync";
@@ -23,12 +23,11 @@ pub struct Dm {
 impl Dm {
     /// `module` has its targets; `table` has a line, which `\n` ends, for each of its parts.
     pub fn new(name: &str, module: &str, table: &str) -> Result<Dm> {
-        sh(format!("modprobe {module}"))
-            .map_err(|_| Skip(format!("the kernel has no {module}")))?;
+        needs(module)?;
         let disk = sh(format!(
             "printf '{table}' | {DMSETUP} create {name}
              dmsetup info -c --noheadings -o blkdevname {name}
-             udevadm settle --timeout=60"
+             $SETTLE"
         ))?;
         Ok(Dm {
             name: name.to_owned(),

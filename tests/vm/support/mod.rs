@@ -71,6 +71,14 @@ pub fn is_long() -> bool {
     std::env::var_os("UBD_LONG").is_some()
 }
 
+/// Loads a module of the kernel's that the test needs.
+pub fn needs(module: &str) -> Result<()> {
+    match sh(format!("modprobe {module}")) {
+        Ok(_) => Ok(()),
+        Err(_) => bail!(Skip(format!("the kernel has no {module}"))),
+    }
+}
+
 /// A test that does what others do in another combination: when there is time.
 pub fn long_only(test: impl FnOnce() -> Result<()>) -> Result<()> {
     match is_long() {

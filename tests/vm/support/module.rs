@@ -23,7 +23,7 @@ pub fn refuses_without_btf() -> Result<()> {
 }
 
 pub fn load() -> Result<()> {
-    sh("insmod $UBD_KO; udevadm settle --timeout=60")?;
+    sh("insmod $UBD_KO; $SETTLE")?;
     ensure!(
         Path::new("/dev/ubd-control").exists(),
         "/dev/ubd-control did not appear"

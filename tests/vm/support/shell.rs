@@ -7,11 +7,17 @@ use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::{bail, Context, Result};
 
-/// `before` are words that start bash.
+use super::slowness;
+
+/// `before` are words that start bash. `$SETTLE` in the script waits until udev has done its work.
 fn bash(before: &[&str], script: &str) -> Command {
     let words = [before, &["bash", "-e", "-o", "pipefail", "-c", script]].concat();
     let mut command = Command::new(words[0]);
-    command.args(&words[1..]).stdin(Stdio::null());
+    let settle = format!("udevadm settle --timeout={}", 120 * slowness());
+    command
+        .args(&words[1..])
+        .env("SETTLE", settle)
+        .stdin(Stdio::null());
     command
 }
 
