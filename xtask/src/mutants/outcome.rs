@@ -46,6 +46,9 @@ pub fn sections(printed: &str) -> Vec<Section<'_>> {
 /// `timeout`'s exit codes: the program was ended, or killed.
 const TIMED_OUT: [Option<u8>; 2] = [Some(124), Some(137)];
 
+/// How the line of a result begins.
+const RESULTS: [&str; 3] = ["ok (", "FAILED (", "SKIP: "];
+
 /// What happens before the tests that were asked for.
 const BEFORE: [&str; 2] = ["module/refuses_without_btf", "module/load"];
 
@@ -104,15 +107,24 @@ impl Section<'_> {
         }
     }
 
-    /// Each test with its result, empty if it has none, and the number of the line.
+    /// Each test with its result, empty if it has none, and the number of the line of that, which
+    /// comes behind what the test itself has printed.
     fn results(&self) -> Vec<(&str, &str, usize)> {
-        let lines = self.lines.iter().enumerate();
-        lines
-            .filter_map(|(at, line)| {
-                let (test, result) = line.strip_prefix("test ")?.split_once(" ...")?;
-                Some((test, result.trim(), at))
-            })
-            .collect()
+        let mut results: Vec<(&str, &str, usize)> = Vec::new();
+        for (at, line) in self.lines.iter().enumerate() {
+            let begun = line
+                .strip_prefix("test ")
+                .and_then(|l| l.split_once(" ..."));
+            if let Some((test, _)) = begun {
+                results.push((test, "", at));
+            }
+            let result = begun.map_or(*line, |(_, rest)| rest.trim());
+            let is_result = RESULTS.iter().any(|word| result.starts_with(word));
+            if let Some(last) = results.last_mut().filter(|_| is_result) {
+                (last.1, last.2) = (result, at);
+            }
+        }
+        results
     }
 
     /// The first line of an error; the kernel's own words if it was the kernel.
@@ -153,6 +165,16 @@ mod tests {
     fn a_failed_test_catches() {
         let rest = "test flush/fua ... FAILED (1.0 s)\nno FUA\n\nCaused by: x\n== end 1\n";
         assert_eq!(outcome(rest, ""), caught("flush/fua", "no FUA"));
+    }
+
+    #[test]
+    fn a_test_may_print_before_its_result() {
+        let rest = "test flush/fua ... 5 writes\nand a line\nFAILED (1.0 s)\nno FUA\n== end 1\n";
+        assert_eq!(outcome(rest, ""), caught("flush/fua", "no FUA"));
+        let rest = "test flush/fua ... \n5 writes\nok (1.0 s)\n== end 0\n";
+        assert_eq!(outcome(rest, ""), Outcome::Survived);
+        let rest = "test flush/fua ... 5 writes\n== end 124\n";
+        assert_eq!(outcome(rest, ""), caught("flush/fua", "it hangs"));
     }
 
     #[test]
