@@ -9,6 +9,7 @@ mod load;
 mod nth;
 mod requests;
 
+use crate::modes::needs_zero_copy;
 use crate::support::{long_only, Test, Way};
 use nth::io::Who;
 
@@ -89,6 +90,7 @@ pub const TESTS: &[Test] = &[
         nth::io::disk(Way::Declined, Who::Daemon, "--user-copy")
     }),
     Test::new("faults/memory_daemon_zero_copy", || {
+        needs_zero_copy()?;
         nth::io::disk(Way::Declined, Who::Daemon, "--zero-copy")
     }),
 ];

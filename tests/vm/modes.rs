@@ -63,11 +63,17 @@ fn model(kind: Kind, mode: &str, feature: u64) -> Result<()> {
     backing.check(&model.bytes)
 }
 
+/// For the tests of `--zero-copy`, of which there are some elsewhere.
+pub fn needs_zero_copy() -> Result<()> {
+    match has(ublk::F_AUTO_BUF_REG)? {
+        true => Ok(()),
+        false => bail!(Skip("the driver has no --zero-copy on this kernel".into())),
+    }
+}
+
 /// Memory that the backing cannot take directly is refused above, as on the backing itself.
 fn zero_copy_alignment() -> Result<()> {
-    if !has(ublk::F_AUTO_BUF_REG)? {
-        bail!(Skip("the driver has no --zero-copy on this kernel".into()));
-    }
+    needs_zero_copy()?;
     for kind in [Kind::Disk, Kind::FileDirect] {
         let backing = Backing::new(kind)?;
         let ubd = backing.device("--zero-copy")?;

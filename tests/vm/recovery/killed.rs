@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
 use fastrand::Rng;
-use ubd_bpf::control::Control;
-use ubd_bpf::uapi::ublk;
 
 use super::killer::{cycles, kill_under};
+use crate::modes::needs_zero_copy;
 use crate::support::backing::{Backing, Kind};
 use crate::support::io::{open_direct, Aligned};
 use crate::support::model::Model;
-use crate::support::{Fio, Prog, RamDisk, Skip, Ubd};
+use crate::support::{Fio, Prog, RamDisk, Ubd};
 
 /// Whoever uses the device sees nothing of it: reissued, every request ends well.
 fn model(kind: Kind, options: &str) -> Result<()> {
@@ -69,11 +68,7 @@ pub fn model_user_copy() -> Result<()> {
 
 /// The pages of a request are in use by what the dead daemon has begun, and then by the next one.
 pub fn model_zero_copy() -> Result<()> {
-    if Control::open()?.ublk_features()? & ublk::F_AUTO_BUF_REG == 0 {
-        bail!(Skip(
-            "the driver has no --zero-copy on this kernel".to_owned()
-        ));
-    }
+    needs_zero_copy()?;
     model(Kind::FileDirect, "--zero-copy")
 }
 

@@ -82,7 +82,10 @@ pub fn start_device() -> Result<()> {
     let _injection = Injection::new()?;
     let control = Control::open()?;
     let mut ring = Ring::open()?;
-    let mut seen = Seen::default();
+    let mut seen = Seen {
+        may_be_nameless: true,
+        ..Seen::default()
+    };
     let mut n = 1;
     let mut more = true;
     while more {
@@ -114,6 +117,8 @@ pub fn start_device() -> Result<()> {
         server.quit()?;
     }
     seen.print("START");
+    let nameless = seen.results.get(&-libc::EINVAL).unwrap_or(&0);
+    ensure!(*nameless <= 2, "there are two disks, each with one name");
     Ok(())
 }
 
