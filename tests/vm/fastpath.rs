@@ -132,7 +132,7 @@ fn tools() -> Result<()> {
     Fio::new(&ubd.node(), 200).run()?;
     let file = open_direct(ubd.node(), true)?; // keeps udev away
     file.sync_all()?;
-    sh("$SETTLE")?;
+    sh("settle")?;
     let counters = ubd.counters()?;
     let stats: Value = serde_json::from_str(&sh(format!("ubd stats -J {}", ubd.id()))?)?;
     let told = &stats["stats"][0];

@@ -196,7 +196,7 @@ fn reopened() -> Result<()> {
     let open = open_direct(ubd.node(), true)?;
     write(&open, 0)?;
     drop(open);
-    sh("$SETTLE")?;
+    sh("settle")?;
     let open = open_direct(ubd.node(), false)?;
     let before = flushes(&disk)?;
     open.sync_all()?;
@@ -440,7 +440,7 @@ fn released() -> Result<()> {
     let disk = cached(&[])?;
     let ubd = device(&disk)?;
     write(&open_direct(ubd.node(), true)?, 0)?;
-    sh("$SETTLE")?;
+    sh("settle")?;
     let before = flushes(&disk)?;
     sh(format!("ubd-bpf slot del {} 0", ubd.id()))?;
     ensure!(flushes(&disk)? > before, "the slot went without a flush");

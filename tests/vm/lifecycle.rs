@@ -437,7 +437,7 @@ fn two_hundred() -> Result<()> {
         delete(&control, ubd)?;
         server.quit()?;
     }
-    sh("$SETTLE")?;
+    sh("settle")?;
     let mut after = left()?;
     let _ = wait_for("objects to be freed", Duration::from_secs(20), || {
         after = left().unwrap_or_default();

@@ -155,7 +155,7 @@ fn as_nobody() -> Result<()> {
     let node = sh(format!("{NOBODY} ubd add --show -t loop -q 2 -f {path}"))?;
     let id = node.trim_start_matches("/dev/ubdb").parse()?;
     let ubd = Ubd::adopt(id);
-    sh("$SETTLE")?;
+    sh("settle")?;
     for node in [format!("/dev/ubdc{id}"), ubd.node()] {
         let owner = sh(format!("stat -c %u:%g:%a {node}"))?;
         ensure!(owner == "65534:65534:600", "{node} is {owner}");
@@ -188,5 +188,5 @@ fn as_nobody() -> Result<()> {
     std::mem::forget(ubd);
     // And root may remove what a user leaves behind.
     let node = sh(format!("{NOBODY} ubd add --show -t null -s 16M"))?;
-    sh(format!("$SETTLE; ubd del {node}")).map(drop)
+    sh(format!("settle; ubd del {node}")).map(drop)
 }

@@ -97,7 +97,7 @@ impl Drop for Links {
 /// `rublk add`, and the disk that comes of it.
 fn rublk(id: u32, target: &str) -> Result<Ubd> {
     let said = sh(format!(
-        "timeout 60 rublk add {target} -n {id} 2>&1; $SETTLE"
+        "timeout 60 rublk add {target} -n {id} 2>&1; settle"
     ));
     let device = Ubd::adopt(id);
     let said = said.context("rublk add failed")?;
@@ -271,7 +271,7 @@ fn example(name: &str, options: &str, feature: u64) -> Result<()> {
     let log = std::env::temp_dir().join("libublk.log");
     let added = sh(format!(
         "timeout 60 libublk-{name} add -n {id} {options} {file} >{0} 2>&1 </dev/null || {{ cat {0}; exit 1; }}
-         $SETTLE",
+         settle",
         log.display()
     ));
     let device = Ubd::adopt(id);

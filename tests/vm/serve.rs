@@ -112,7 +112,7 @@ fn from_many() -> Result<()> {
     use_all(&ids)?;
     let daemons = sh("pgrep -c -x ubd")?;
     ensure!(daemons == "64", "{daemons} daemons");
-    sh("$SETTLE; ubd del -a")?;
+    sh("settle; ubd del -a")?;
     there(0)
 }
 
@@ -160,6 +160,6 @@ fn killed() -> Result<()> {
     }
     there(4)?;
     use_all(&ids)?;
-    sh("$SETTLE; ubd del -a")?;
+    sh("settle; ubd del -a")?;
     there(0)
 }

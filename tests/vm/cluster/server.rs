@@ -77,7 +77,7 @@ impl Server {
         let mut said = BufReader::new(File::from(from));
         let id = word(&mut said, "id")?;
         let device = Ubd::adopt(id as u32);
-        sh("$SETTLE")?;
+        sh("settle")?;
         Ok(Server {
             device,
             said,

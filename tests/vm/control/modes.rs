@@ -313,7 +313,7 @@ pub fn user_copy_bounds() -> Result<()> {
 pub fn safe_stop() -> Result<()> {
     let store = Store::start(0, Data::Copied, &one_thread())?;
     let id = store.device.id();
-    crate::support::sh("$SETTLE")?;
+    crate::support::sh("settle")?;
     let user = File::open(store.device.node())?;
     let busy = store
         .control

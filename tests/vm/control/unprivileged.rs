@@ -95,7 +95,7 @@ fn used_by_its_owner(device: &Ubd) -> Result<()> {
     crate::support::wait_for("the disk", crate::support::seconds(30), || {
         device.attr("ubd/state").is_ok_and(|state| state == "live")
     })?;
-    sh("$SETTLE")?;
+    sh("settle")?;
     let flags = Control::open()?.dev_info(id)?.flags;
     ensure!(flags & ublk::F_UNPRIVILEGED_DEV != 0, "flags {flags:#x}");
     ensure!(flags & ublk::F_USER_RECOVERY == 0, "flags {flags:#x}");

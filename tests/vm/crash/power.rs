@@ -110,7 +110,7 @@ impl Device {
         }
         let node = format!("/dev/ubdb{number}");
         sh(format!(
-            "ubd add -n {number} -t loop -f {} {}; $SETTLE
+            "ubd add -n {number} -t loop -f {} {}; settle
              {}; mkdir -p {dir}; mount {node} {dir}",
             self.image(),
             self.options,
@@ -126,7 +126,7 @@ fn record(number: usize) -> &'static [u8] {
 }
 
 fn write() -> Result<()> {
-    sh("insmod $UBD_KO; $SETTLE")?;
+    sh("insmod $UBD_KO; settle")?;
     for (number, device) in DEVICES.iter().enumerate() {
         device.mount(number, true).context(device.name)?;
     }
@@ -170,7 +170,7 @@ fn write_records(device: &Device, failed: &AtomicBool) -> Result<()> {
 }
 
 fn check(acks: &str) -> Result<()> {
-    sh("insmod $UBD_KO; $SETTLE")?;
+    sh("insmod $UBD_KO; settle")?;
     let acks: Vec<usize> = acks
         .split(' ')
         .map(str::parse)

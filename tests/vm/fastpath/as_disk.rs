@@ -185,7 +185,7 @@ fn partitions() -> Result<()> {
     wait_for("the partitions to be read", Duration::from_secs(10), || {
         sh(&reread).is_ok()
     })?;
-    sh("$SETTLE")?;
+    sh("settle")?;
     let part = format!("{}p2", ubd.node());
     let of_part =
         |name: &str| -> Result<String> { ubd.attr(&format!("ubdb{}p2/{name}", ubd.id())) };

@@ -129,7 +129,7 @@ impl Device {
             thread: Some(thread),
         };
         device.control.start(id, std::process::id())?;
-        sh("$SETTLE")?;
+        sh("settle")?;
         Ok(device)
     }
 

@@ -44,7 +44,7 @@ pub fn rmmod() -> Result<()> {
 
     // Idle devices do not hold it: one without a daemon, one without even a disk. Their slots go.
     let _second = add(&Control::open()?, None, 2, 16)?;
-    sh("$SETTLE")?;
+    sh("settle")?;
     wait_for("rmmod with idle devices", Duration::from_secs(30), || {
         sh("rmmod ubd_drv").is_ok()
     })?;
@@ -55,7 +55,7 @@ pub fn rmmod() -> Result<()> {
     let (dir, disk) = (files.dir().display(), files.disk().node());
     let unmounted = sh(format!("umount {dir} && mount {disk} {dir}"));
     // The other tests want it back, whatever came of this one.
-    sh("insmod $UBD_KO; $SETTLE")?;
+    sh("insmod $UBD_KO; settle")?;
     let left = left?;
     ensure!(left.is_empty(), "after rmmod there is still:\n{left}");
     unmounted?;

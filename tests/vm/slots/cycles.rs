@@ -21,7 +21,7 @@ fn partitioned(disk: &RamDisk) -> Result<Ubd> {
     table[510..].copy_from_slice(&[0x55, 0xaa]);
     write_direct(device.node(), 0, &table)?;
     sh(format!(
-        "$SETTLE; udevadm lock --device={0} blockdev --rereadpt {0}; $SETTLE; ls {0}p2",
+        "settle; udevadm lock --device={0} blockdev --rereadpt {0}; settle; ls {0}p2",
         device.node()
     ))?;
     Ok(device)

@@ -64,7 +64,7 @@ pub struct Census {
 
 impl Census {
     pub fn take() -> Result<Census> {
-        sh("sync; echo 3 > /proc/sys/vm/drop_caches; $SETTLE")?;
+        sh("sync; echo 3 > /proc/sys/vm/drop_caches; settle")?;
         let (mut exact, us) = (BTreeMap::new(), std::process::id());
         for (name, script) in SCRIPTS {
             let said = sh(format!("us={us}; set +e +o pipefail; {script}; true"))?;

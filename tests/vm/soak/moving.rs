@@ -41,7 +41,7 @@ fn live(worker: &mut Worker) -> Result<()> {
         return failed.map(drop).context("it said no device");
     };
     let ubd = Ubd::adopt(id);
-    sh("$SETTLE")?;
+    sh("settle")?;
     let end = Instant::now() + worker.span();
     loop {
         worker.event("passes of fio over moving clusters", |rng| {

@@ -23,7 +23,7 @@ impl Ubd {
             .strip_prefix("/dev/ubdb")
             .and_then(|id| id.parse().ok());
         let device = Ubd::adopt(id.with_context(|| format!("`ubd add --show` printed `{node}`"))?);
-        sh("$SETTLE")?;
+        sh("settle")?;
         Ok(device)
     }
 

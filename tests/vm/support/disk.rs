@@ -25,7 +25,7 @@ impl RamDisk {
         if !Path::new("/dev/ram0").exists() {
             let kib = RAM_DISK_MIB << 10;
             sh(format!(
-                "modprobe brd rd_nr={RAM_DISKS} rd_size={kib}; $SETTLE"
+                "modprobe brd rd_nr={RAM_DISKS} rd_size={kib}; settle"
             ))?;
         }
         let mut taken = TAKEN.lock().unwrap_or_else(|err| err.into_inner());
@@ -92,7 +92,7 @@ impl NullDisk {
             let index = fs::read_to_string(disk.dir.join("index"))?;
             disk.name = format!("nullb{}", index.trim_end());
         }
-        sh("$SETTLE")?;
+        sh("settle")?;
         Ok(disk)
     }
 

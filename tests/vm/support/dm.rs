@@ -27,7 +27,7 @@ impl Dm {
         let disk = sh(format!(
             "printf '{table}' | {DMSETUP} create {name}
              dmsetup info -c --noheadings -o blkdevname {name}
-             $SETTLE"
+             settle"
         ))?;
         Ok(Dm {
             name: name.to_owned(),

@@ -23,7 +23,7 @@ pub fn refuses_without_btf() -> Result<()> {
 }
 
 pub fn load() -> Result<()> {
-    sh("insmod $UBD_KO; $SETTLE")?;
+    sh("insmod $UBD_KO; settle")?;
     ensure!(
         Path::new("/dev/ubd-control").exists(),
         "/dev/ubd-control did not appear"

@@ -12,7 +12,7 @@ pub struct Quiet;
 
 impl Quiet {
     pub fn udev() -> Result<Quiet> {
-        sh("$SETTLE")?;
+        sh("settle")?;
         // From here on it is started again, also where it has stopped and could not say so in time.
         let quiet = Quiet;
         sh("udevadm control --stop-exec-queue")?;
@@ -25,7 +25,7 @@ impl Drop for Quiet {
         // On a busy machine an answer may take too long, and nobody else would start it again.
         let _ = sh(
             "for again in 1 2 3 4 5; do udevadm control --start-exec-queue && break; done
-             $SETTLE",
+             settle",
         );
     }
 }

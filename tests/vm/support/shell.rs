@@ -9,14 +9,20 @@ use anyhow::{bail, Context, Result};
 
 use super::slowness;
 
-/// `before` are words that start bash. `$SETTLE` in the script waits until udev has done its work.
+/// Bash takes a variable of this name for a function.
+const SETTLE: (&str, &str) = (
+    "BASH_FUNC_settle%%",
+    concat!("() {\n", include_str!("settle.sh"), "}"),
+);
+
+/// `before` are words that start bash. `settle` in the script waits until udev has done its work.
 fn bash(before: &[&str], script: &str) -> Command {
     let words = [before, &["bash", "-e", "-o", "pipefail", "-c", script]].concat();
     let mut command = Command::new(words[0]);
-    let settle = format!("udevadm settle --timeout={}", 120 * slowness());
     command
         .args(&words[1..])
-        .env("SETTLE", settle)
+        .env(SETTLE.0, SETTLE.1)
+        .env("PATIENCE", (60 * slowness()).to_string())
         .stdin(Stdio::null());
     command
 }

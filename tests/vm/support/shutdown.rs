@@ -14,11 +14,11 @@ pub fn leave_devices_open() -> Result<()> {
     sh("
         insmod $UBD_KO
         modprobe brd rd_nr=3 rd_size=65536
-        $SETTLE
+        settle
         ubd add -n 50 -t loop -f /dev/ram0 --bpf-fastpath
         ubd add -n 51 -t loop -f /dev/ram1
         ubd add -n 52 -t loop -f /dev/ram2 --recovery
-        $SETTLE
+        settle
         mkfs.ext4 -q /dev/ubdb50
         mkdir -p /mnt/last
         mount /dev/ubdb50 /mnt/last

@@ -29,7 +29,7 @@ pub fn read_only_member() -> Result<()> {
             members.options()
         ))?;
         let ubd = crate::support::Ubd::adopt(sysfs::parse_device(&sh("cat /tmp/node")?)?);
-        sh("$SETTLE")?;
+        sh("settle")?;
         ensure!(
             said.contains("the device is read-only") && said.contains(&members.path(1)),
             "nothing was said of it: {said}"
@@ -66,8 +66,8 @@ pub fn no_device() -> Result<()> {
          printf '\\x83\\0\\0\\0\\0\\x8\\0\\0\\0\\x10' | dd of={disk} bs=1 seek=450 status=none
          printf '\\x55\\xaa' | dd of={disk} bs=1 seek=510 conv=fsync status=none
          # udev looks at what was written, and a disk that is open is not read again
-         $SETTLE; udevadm lock --device={disk} blockdev --rereadpt {disk}
-         $SETTLE",
+         settle; udevadm lock --device={disk} blockdev --rereadpt {disk}
+         settle",
         files.dir().display()
     ))?;
     let dir = files.dir().display();

@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# settle: waits until udev has done its work. udevd 257 has been seen to stand still for good after a
+# busy time: the kernel's log gets where each of its processes is, and another one takes over.
+udevadm settle --timeout="$PATIENCE" && return
+{
+    echo "udev stands still; $(ls -l /run/udev/queue)"
+    for pid in $(pgrep -x 'systemd-udevd|.udev-worker.'); do
+        echo "$pid $(tr '\0' ' ' < "/proc/$pid/cmdline") $(grep State "/proc/$pid/status")"
+        cat "/proc/$pid/stack"
+    done
+} 2>&1 | while read -r line; do echo "$line" > /dev/kmsg; done
+pkill -KILL -x 'systemd-udevd|.udev-worker.' || true
+rm -f /run/udev/queue
+/usr/lib/systemd/systemd-udevd --daemon --resolve-names=never
+udevadm settle --timeout="$PATIENCE"
