@@ -144,6 +144,9 @@ impl Model {
 
     fn discard(&mut self, file: &Node, rng: &mut Rng, done: &mut Done) -> Result<()> {
         let (at, len) = blocks(rng, self.block, self.bytes.len());
+        // What is dirty in the cache is dropped unwritten: the disk would be left with what was
+        // there before, where it does not discard.
+        file.buffered.sync_data()?;
         let result = discard(&file.buffered, at as u64, len as u64);
         if !self.discards {
             let errno = result.err().and_then(|err| err.raw_os_error());
