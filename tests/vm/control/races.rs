@@ -148,6 +148,6 @@ pub fn racing_servers() -> Result<()> {
     wait_for("the number to be free", Duration::from_secs(20), || {
         control.dev_info(ID).is_err()
     })?;
-    sh("settle").context("udev is stuck")?;
+    sh("udevadm settle --timeout=60").context("udev is stuck")?;
     still_works()
 }

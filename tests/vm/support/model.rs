@@ -146,7 +146,9 @@ impl Model {
         let (at, len) = blocks(rng, self.block, self.bytes.len());
         // What is dirty in the cache is dropped unwritten: the disk would be left with what was
         // there before, where it does not discard.
-        file.buffered.sync_data()?;
+        if !self.discard_zeroes {
+            file.buffered.sync_data()?;
+        }
         let result = discard(&file.buffered, at as u64, len as u64);
         if !self.discards {
             let errno = result.err().and_then(|err| err.raw_os_error());
