@@ -12,7 +12,7 @@ use crate::guest::Guest;
 use crate::host;
 use crate::kernel::Kernel;
 use crate::progress::step;
-use crate::{cache, programs, vm};
+use crate::{cache, programs, qemu, vm};
 
 /// What the image holds of the guest's own tree: documentation and toolchain, some 4 600 files
 /// of 230 MB.
@@ -62,7 +62,7 @@ pub fn command(kernel: &Kernel, _args: DemoArgs) -> Result<u8> {
     story.program(&demo)?;
     story.copy(&image.join("manifest"), "manifest")?;
     // The machine makes its disks as long as it is told to; this one is not empty then.
-    let disk = vm::disk_path(&story, 0);
+    let disk = qemu::disk_path(&story, 0);
     host::output(
         Command::new("cp")
             .args(["--sparse=always", "--reflink=auto"])

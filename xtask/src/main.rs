@@ -19,6 +19,7 @@ mod peer;
 mod power_loss;
 mod programs;
 mod progress;
+mod qemu;
 mod rootfs;
 mod sanitize;
 mod soak;

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use clap::Args;
 
 use crate::guest::Guest;
 use crate::kernel::Kernel;
-use crate::{host, kmod, kvm, log_scan, programs, virtme};
+use crate::{host, kmod, log_scan, programs, qemu};
 
 /// The machine's hardware.
 #[derive(Args, Clone)]
@@ -113,6 +113,12 @@ pub fn kernel_log(guest: &Guest) -> PathBuf {
     guest.dir.join("kernel.log")
 }
 
+/// QEMU before 8.1 may run an instruction that the kernel has long replaced, the breakpoint that
+/// stands there while it patches itself, which it then takes for a fault of its own. A thing of the
+/// emulator, seldom, and nothing of ours runs that early: such a machine is started again.
+const STALE_BREAKPOINT: &str = "int3: 0000";
+const BOOTS: usize = 3;
+
 /// Boots and runs `command` to its end, whatever that is; what it prints goes to `to`. None: the
 /// machine had to be ended.
 pub fn boot(
@@ -120,35 +126,52 @@ pub fn boot(
     machine: &Machine,
     guest: &Guest,
     command: &[OsString],
-    to: impl Write + Send + 'static,
+    mut to: impl Write + Send + 'static,
 ) -> Result<Option<ExitStatus>> {
-    let kernel_log = kernel_log(guest);
-    let start = Instant::now();
-    let mut qemu = start_machine(kernel, machine, guest, command)?;
-    let log = qemu
-        .stderr
-        .take()
-        .map(|from| pump(from, File::create(&kernel_log)));
-    let output = qemu
-        .stdout
-        .take()
-        .map(|from: ChildStdout| pump(from, Ok(to)));
-    let status = wait(
-        &mut qemu,
-        machine.timeout.map(Duration::from_secs),
-        guest,
-        start,
-    )?;
-    for thread in [log, output].into_iter().flatten() {
-        match thread.join() {
-            Ok(result) => result.context("failed to pass on the guest's output")?,
-            Err(_) => bail!("failed to pass on the guest's output"),
+    let mut status = None;
+    for left in (0..BOOTS).rev() {
+        (status, to) = boot_once(kernel, machine, guest, command, to)?;
+        if left == 0 || !died_of_a_stale_breakpoint(guest)? {
+            break;
         }
+        eprintln!("xtask: QEMU ran a stale breakpoint while the guest booted; it starts again");
+        guest.forget()?;
     }
     for number in 0..machine.disks.len() {
-        fs::remove_file(disk_path(guest, number)).context("failed to remove a scratch disk")?;
+        fs::remove_file(qemu::disk_path(guest, number))
+            .context("failed to remove a scratch disk")?;
     }
     Ok(status)
+}
+
+/// Whether the machine ended before anything of ours ran in it, and why it did.
+pub fn died_of_a_stale_breakpoint(guest: &Guest) -> Result<bool> {
+    let log = fs::read(kernel_log(guest)).context("failed to read the kernel's log")?;
+    Ok(!guest.started() && String::from_utf8_lossy(&log).contains(STALE_BREAKPOINT))
+}
+
+fn boot_once<W: Write + Send + 'static>(
+    kernel: &Kernel,
+    machine: &Machine,
+    guest: &Guest,
+    command: &[OsString],
+    to: W,
+) -> Result<(Option<ExitStatus>, W)> {
+    let start = Instant::now();
+    let mut qemu = start_machine(kernel, machine, guest, command)?;
+    let log = pump(qemu.stderr.take(), File::create(kernel_log(guest)));
+    let output = pump(qemu.stdout.take(), Ok(to));
+    let limit = machine.timeout.map(Duration::from_secs);
+    let status = wait(&mut qemu, limit, guest, start)?;
+    joined(log)?;
+    Ok((status, joined(output)?))
+}
+
+fn joined<W>(thread: Pump<W>) -> Result<W> {
+    match thread.join() {
+        Ok(to) => to.context("failed to pass on the guest's output"),
+        Err(_) => bail!("failed to pass on the guest's output"),
+    }
 }
 
 /// Starts QEMU. Its stdout, which is piped if there is a command, carries what that prints, its
@@ -160,7 +183,7 @@ pub fn start_machine(
     command: &[OsString],
 ) -> Result<Child> {
     guest.seal(command)?;
-    let script = qemu_command(kernel, machine, guest, command.is_empty())?;
+    let script = qemu::command(kernel, machine, guest, command.is_empty())?;
     // setpriv: the machine must not outlive us, however we end.
     Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "sh", "-c", &format!("exec {script}")])
@@ -261,153 +284,27 @@ fn wait(
     }
 }
 
-pub type Pump = thread::JoinHandle<io::Result<()>>;
+pub type Pump<W> = thread::JoinHandle<io::Result<W>>;
 
-/// Copies as it comes, so that the user sees lines when they are printed.
-pub fn pump(
-    mut from: impl Read + Send + 'static,
-    to: io::Result<impl Write + Send + 'static>,
-) -> Pump {
+/// Copies as it comes, so that the user sees lines when they are printed; gives `to` back. What is
+/// not piped is the user's own already.
+pub fn pump<W: Write + Send + 'static>(
+    from: Option<impl Read + Send + 'static>,
+    to: io::Result<W>,
+) -> Pump<W> {
     thread::spawn(move || {
         let mut to = to?;
+        let Some(mut from) = from else {
+            return Ok(to);
+        };
         let mut buffer = [0; 16 * 1024];
         loop {
             let count = from.read(&mut buffer)?;
             if count == 0 {
-                return Ok(());
+                return Ok(to);
             }
             to.write_all(&buffer[..count])?;
             to.flush()?;
         }
     })
-}
-
-/// Where the scratch disk of that number lies; a file that is there already is kept as it is.
-pub fn disk_path(guest: &Guest, number: usize) -> PathBuf {
-    guest.dir.join(format!("disk{number}.raw"))
-}
-
-/// virtme-run with two settings that it has no options for: x86's own limit for a kernel command
-/// line instead of the smallest of all machines (past it, it would write into the shared tree), and
-/// a cache for the read-only root, without which every program is read anew each time it starts.
-const VIRTME_RUN: &str = "
-from virtme import mkinitramfs
-from virtme.commands import run
-run.KERNEL_CMDLINE_MAX = 2047
-options = 'msize=524288'
-assert options in mkinitramfs._MOUNT_ROOT_HOST
-mkinitramfs._MOUNT_ROOT_HOST = mkinitramfs._MOUNT_ROOT_HOST.replace(options, options + ',cache=loose')
-raise SystemExit(run.main())";
-
-/// The QEMU command line, as a line of shell; virtme-ng works it out.
-fn qemu_command(kernel: &Kernel, machine: &Machine, guest: &Guest, shell: bool) -> Result<String> {
-    let python = virtme::ensure()?;
-    // KASAN's shadow and what kmemleak remembers take a third.
-    let usual = if kernel.custom.is_some() { "4G" } else { "2G" };
-    let memory = machine.memory.as_deref().unwrap_or(usual);
-    let share = |name: &str, dir: &Path| format!("ubd/{name}={}", dir.display());
-    let mut virtme = Command::new(python);
-    virtme
-        .args([
-            "-c",
-            VIRTME_RUN,
-            "--dry-run",
-            "--show-command",
-            "--mods",
-            "auto",
-        ])
-        .args([
-            "--force-9p",
-            "--force-initramfs",
-            "--user",
-            "root",
-            "--kimg",
-        ])
-        .arg(&kernel.image)
-        .arg("--root")
-        .arg(&kernel.rootfs)
-        .arg("--busybox")
-        .arg(kernel.rootfs.join("usr/bin/busybox"))
-        .arg("--save-initramfs")
-        .arg(guest.dir.join("initramfs"))
-        .args(["--rodir", &share("repo", &host::repo())])
-        .args(["--rodir", &share("run", &guest.dir.join("run"))])
-        .args(["--rwdir", &share("out", &guest.dir.join("out"))])
-        .args(["--memory", memory])
-        .args([
-            "--cpus",
-            &if machine.icount { 1 } else { machine.cpus }.to_string(),
-        ]);
-    if let Some(custom) = &kernel.custom {
-        virtme.args(["--rodir", &share("modules", &custom.modules)]);
-    }
-    if shell {
-        virtme.args(["--shell", "/ubd/run/shell.sh"]);
-    } else {
-        virtme.args([
-            "--show-boot-console",
-            "--script-sh",
-            "exec sh /ubd/run/run.sh",
-        ]);
-    }
-    if machine.icount || !kvm::works(kernel)? {
-        virtme.arg("--disable-kvm");
-    }
-    // A kernel bug ends the machine at once. A busy host under emulation is no reason for alarm,
-    // so the watchdogs are patient.
-    let parameters = [
-        "loglevel=5",
-        "oops=panic",
-        "panic=-1",
-        "watchdog_thresh=60",
-        "rcupdate.rcu_cpu_stall_timeout=90",
-        "log_buf_len=4M",
-        "udev.children_max=4",
-    ];
-    // Five levels of page tables are slow to emulate, and KASAN of 6.12 trips over them early in boot.
-    let debug: &[&str] = match &kernel.custom {
-        Some(custom) if custom.debug => &["no5lvl", "no_debug_objects", "kasan_multi_shot"],
-        // What else it watches by itself takes its time.
-        Some(_) => &[
-            "no5lvl",
-            "kmemleak=off",
-            "no_debug_objects",
-            "kasan_multi_shot",
-        ],
-        None => &["no5lvl"],
-    };
-    // Counting, an idle guest's clock jumps ahead of the host's disks: any wait looks endless.
-    let jumping: &[&str] = if machine.icount {
-        &["nowatchdog", "sysctl.kernel.hung_task_timeout_secs=0"]
-    } else {
-        &[]
-    };
-    let parameters = parameters
-        .into_iter()
-        .chain(debug.iter().chain(jumping).copied());
-    for parameter in parameters.chain(machine.append.iter().map(String::as_str)) {
-        virtme.args(["-a", parameter]);
-    }
-    virtme.args(["--qemu-opts", "-no-reboot"]);
-    if machine.icount {
-        virtme.args(["-icount", "shift=0,sleep=off"]);
-        // `rep movsb`, with which kernels copy to and from user space where a CPU is said to be fast
-        // at it, would count once a byte; without, they copy eight bytes an instruction.
-        virtme.args(["-cpu", "max,-erms"]);
-    }
-    for (number, size) in machine.disks.iter().enumerate() {
-        let path = disk_path(guest, number);
-        host::output(Command::new("truncate").args(["-s", size]).arg(&path))?;
-        virtme.arg("-drive").arg(format!(
-            "if=virtio,format=raw,discard=unmap,file={}",
-            path.display()
-        ));
-    }
-    virtme.args(&machine.qemu);
-    let line = host::output(virtme.env("TMPDIR", guest.dir.join("tmp")))
-        .context("failed to work out the QEMU command line")?;
-    if line.contains("/virtme-init-") {
-        bail!("failed to fit the kernel's command line into its limit; shorten the paths or `--append`");
-    }
-    Ok(line.trim().to_owned())
 }
