@@ -144,8 +144,9 @@ impl Model {
 
     fn discard(&mut self, file: &Node, rng: &mut Rng, done: &mut Done) -> Result<()> {
         let (at, len) = blocks(rng, self.block, self.bytes.len());
-        // What is dirty in the cache is dropped unwritten: the disk would be left with what was
-        // there before, where it does not discard.
+        // What is dirty in the cache is dropped unwritten, and what the disk then leaves as it was
+        // is older than that: a RAM disk leaves its pages that are discarded in part, at the ends of
+        // the range and of each piece of it that went another way.
         if !self.discard_zeroes {
             file.buffered.sync_data()?;
         }
