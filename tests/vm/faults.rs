@@ -9,8 +9,9 @@ mod load;
 mod nth;
 mod requests;
 
-use crate::modes::needs_zero_copy;
-use crate::support::{long_only, Test, Way};
+use ubd_bpf::uapi::ublk;
+
+use crate::support::{long_only, needs_features, Test, Way};
 use nth::io::Who;
 
 pub const TESTS: &[Test] = &[
@@ -90,7 +91,7 @@ pub const TESTS: &[Test] = &[
         nth::io::disk(Way::Declined, Who::Daemon, "--user-copy")
     }),
     Test::new("faults/memory_daemon_zero_copy", || {
-        needs_zero_copy()?;
+        needs_features(ublk::F_AUTO_BUF_REG)?;
         nth::io::disk(Way::Declined, Who::Daemon, "--zero-copy")
     }),
 ];

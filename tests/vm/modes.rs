@@ -3,14 +3,14 @@
 
 use std::os::unix::fs::FileExt;
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{ensure, Context, Result};
 use ubd_bpf::control::Control;
 use ubd_bpf::uapi::ublk;
 
 use crate::support::backing::{Backing, Kind};
 use crate::support::io::{open_direct, read_direct, write_direct, Aligned};
 use crate::support::model::Model;
-use crate::support::{fails, sh, Files, Skip, Test, Ubd};
+use crate::support::{fails, needs_features, sh, Files, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
     Test::new("modes/user_copy_null", user_copy_null),
@@ -34,10 +34,6 @@ pub const TESTS: &[Test] = &[
     Test::new("modes/a_users_own", users_own),
 ];
 
-fn has(feature: u64) -> Result<bool> {
-    Ok(Control::open()?.ublk_features()? & feature != 0)
-}
-
 fn user_copy_null() -> Result<()> {
     let ubd = Ubd::add(&["-t null -s 16M --user-copy"])?;
     write_direct(ubd.node(), 0, &[7; 65536])?;
@@ -46,12 +42,10 @@ fn user_copy_null() -> Result<()> {
 }
 
 fn model(kind: Kind, mode: &str, feature: u64) -> Result<()> {
-    if !has(feature)? {
-        bail!(Skip(format!("the driver has no {mode} on this kernel")));
-    }
+    let control = needs_features(feature)?;
     let backing = Backing::new(kind)?;
     let ubd = backing.device(&format!("-q 2 {mode}"))?;
-    let flags = Control::open()?.dev_info(ubd.id())?.flags;
+    let flags = control.dev_info(ubd.id())?.flags;
     ensure!(flags & feature != 0, "the device has flags {flags:#x}");
     let mut model = Model::of(&ubd, backing.shown(), kind.clears())?;
     let before = ubd.counters()?;
@@ -63,17 +57,9 @@ fn model(kind: Kind, mode: &str, feature: u64) -> Result<()> {
     backing.check(&model.bytes)
 }
 
-/// For the tests of `--zero-copy`, of which there are some elsewhere.
-pub fn needs_zero_copy() -> Result<()> {
-    match has(ublk::F_AUTO_BUF_REG)? {
-        true => Ok(()),
-        false => bail!(Skip("the driver has no --zero-copy on this kernel".into())),
-    }
-}
-
 /// Memory that the backing cannot take directly is refused above, as on the backing itself.
 fn zero_copy_alignment() -> Result<()> {
-    needs_zero_copy()?;
+    needs_features(ublk::F_AUTO_BUF_REG)?;
     for kind in [Kind::Disk, Kind::FileDirect] {
         let backing = Backing::new(kind)?;
         let ubd = backing.device("--zero-copy")?;
@@ -106,7 +92,7 @@ fn refused() -> Result<()> {
     fails(2, "ubd add -t null --user-copy --zero-copy")?;
     fails(2, "ubd add -t null --on-daemon-death stop")?;
     fails(2, "ubd add -t null --recovery=perhaps")?;
-    if !has(ublk::F_AUTO_BUF_REG)? {
+    if Control::open()?.ublk_features()? & ublk::F_AUTO_BUF_REG == 0 {
         let files = Files::ext4()?;
         let path = files.file("disk", 1 << 20)?;
         let said = fails(
@@ -127,9 +113,7 @@ const RULES: &str = "/etc/udev/rules.d/60-ubd.rules";
 
 /// Everybody may have devices where the administrator says so, and nobody those of others.
 fn users_own() -> Result<()> {
-    if !has(ublk::F_UNPRIVILEGED_DEV)? {
-        bail!(Skip("the driver has no devices for users".to_owned()));
-    }
+    needs_features(ublk::F_UNPRIVILEGED_DEV)?;
     sh(format!(
         "chmod 666 /dev/ubd-control; mkdir -p /etc/udev/rules.d
          cp /ubd/repo/udev/60-ubd.rules {RULES}; udevadm control --reload"

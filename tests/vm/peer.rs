@@ -9,7 +9,9 @@ use ubd_bpf::uapi::ublk;
 use std::time::Duration;
 
 use crate::support::io::{read_direct, write_direct};
-use crate::support::{seconds, sh, wait_for, Background, Files, Fio, Prog, Skip, Test, Ubd};
+use crate::support::{
+    needs_features, seconds, sh, wait_for, Background, Files, Fio, Prog, Skip, Test, Ubd,
+};
 
 pub const TESTS: &[Test] = &[
     Test {
@@ -187,7 +189,7 @@ fn mapped() -> Result<()> {
 /// A null device whose server reads and writes the char device; rublk's loop cannot.
 fn user_copy() -> Result<()> {
     let _links = Links::new()?;
-    offered(ublk::F_USER_COPY)?;
+    needs_features(ublk::F_USER_COPY)?;
     let device = rublk(33, "null -u")?;
     asked_for(&device, ublk::F_USER_COPY)?;
     let before = device.counters()?;
@@ -198,7 +200,7 @@ fn user_copy() -> Result<()> {
 
 fn zero_copy() -> Result<()> {
     let _links = Links::new()?;
-    offered(ublk::F_AUTO_BUF_REG)?;
+    needs_features(ublk::F_AUTO_BUF_REG)?;
     let files = Files::ext4()?;
     let backing = files.file("backing", 32 << 20)?;
     let device = rublk(33, &format!("loop -z -f {}", backing.display()))?;
@@ -212,13 +214,6 @@ fn zero_copy() -> Result<()> {
 fn asked_for(device: &Ubd, feature: u64) -> Result<()> {
     let flags = Control::open()?.dev_info(device.id())?.flags;
     ensure!(flags & feature != 0, "rublk did not ask for it: {flags:#x}");
-    Ok(())
-}
-
-fn offered(feature: u64) -> Result<()> {
-    if Control::open()?.ublk_features()? & feature != feature {
-        return Err(Skip("the driver does not offer that on this kernel".into()).into());
-    }
     Ok(())
 }
 
@@ -259,7 +254,7 @@ fn recovery() -> Result<()> {
 /// An example adds a device, which works, and deletes it.
 fn example(name: &str, options: &str, feature: u64) -> Result<()> {
     let _links = Links::new()?;
-    offered(feature)?;
+    needs_features(feature)?;
     let files = Files::ext4()?;
     let backing = files.file("backing", 32 << 20)?;
     let file = match name {

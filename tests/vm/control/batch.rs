@@ -13,9 +13,8 @@ use ubd_bpf::uapi::ublk;
 
 use super::modes::{Serve, Store, DEPTH};
 use super::server::{delete, descs_len, map, open_node, params, Queue, IO_BYTES};
-use super::zerocopy::need;
 use crate::support::io::Aligned;
-use crate::support::{seconds, Ubd};
+use crate::support::{needs_features, seconds, Ubd};
 
 /// `_IOWR('u', nr, struct ublk_batch_io)`.
 const fn op(nr: u32) -> u32 {
@@ -322,7 +321,7 @@ fn serves(auto: bool, threads: usize, buffers: usize, tags: usize) -> Result<()>
     if auto {
         flags |= ublk::F_AUTO_BUF_REG;
     }
-    need(flags)?;
+    needs_features(flags)?;
     let shared = Shared::new(auto)?;
     let serve = |thread| -> Serve {
         let shared = shared.clone();
@@ -365,7 +364,7 @@ pub fn two_rings() -> Result<()> {
 
 /// What is malformed, out of turn, or not for such a device.
 pub fn refusals() -> Result<()> {
-    let control = need(ublk::F_BATCH_IO)?;
+    let control = needs_features(ublk::F_BATCH_IO)?;
     let add = |flags| {
         control.add(&AddRequest {
             queues: 1,

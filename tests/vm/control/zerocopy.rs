@@ -16,20 +16,10 @@ use ubd_bpf::uapi::ublk;
 use super::modes::{Store, DEPTH};
 use super::server::{command, delete, descs_len, map, open_node, params, Queue, IO_BYTES, SECTORS};
 use crate::support::io::{read_direct, write_direct};
-use crate::support::{seconds, Skip, Ubd};
+use crate::support::{needs_features, seconds, Skip, Ubd};
 
 /// Beyond every ring's table.
 const NOWHERE: u64 = 0xffff;
-
-/// Skips unless the driver has all of `flags`.
-pub fn need(flags: u64) -> Result<Control> {
-    let control = Control::open()?;
-    if control.ublk_features()? & flags != flags {
-        let why = "this kernel does not let drivers register buffers";
-        return Err(Skip(why.into()).into());
-    }
-    Ok(control)
-}
 
 /// Who puts a request's pages into the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,7 +198,7 @@ pub fn backing() -> Result<File> {
 
 /// Random I/O through such a server; whoever is to register the pages does.
 fn serves(flags: u64, by: By) -> Result<()> {
-    need(flags)?;
+    needs_features(flags)?;
     let file = backing()?;
     let by_hand = Arc::new(AtomicU64::new(0));
     let count = by_hand.clone();
@@ -250,7 +240,7 @@ struct Held {
 
 impl Held {
     fn start(flags: u64, by: By) -> Result<Held> {
-        let control = need(flags)?;
+        let control = needs_features(flags)?;
         let info = control.add(&AddRequest {
             queues: 1,
             depth: DEPTH,

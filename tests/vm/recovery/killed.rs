@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
 use fastrand::Rng;
+use ubd_bpf::uapi::ublk;
 
 use super::killer::{cycles, kill_under};
-use crate::modes::needs_zero_copy;
 use crate::support::backing::{Backing, Kind};
 use crate::support::io::{open_direct, Aligned};
 use crate::support::model::Model;
-use crate::support::{Fio, Prog, RamDisk, Ubd};
+use crate::support::{needs_features, Fio, Prog, RamDisk, Ubd};
 
 /// Whoever uses the device sees nothing of it: reissued, every request ends well.
 fn model(kind: Kind, options: &str) -> Result<()> {
@@ -68,7 +68,7 @@ pub fn model_user_copy() -> Result<()> {
 
 /// The pages of a request are in use by what the dead daemon has begun, and then by the next one.
 pub fn model_zero_copy() -> Result<()> {
-    needs_zero_copy()?;
+    needs_features(ublk::F_AUTO_BUF_REG)?;
     model(Kind::FileDirect, "--zero-copy")
 }
 

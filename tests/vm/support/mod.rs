@@ -41,6 +41,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Result};
+use ubd_bpf::control::Control;
 
 /// One test. The name is `module/what_it_is_about`.
 pub struct Test {
@@ -77,6 +78,18 @@ pub fn needs(module: &str) -> Result<()> {
         Ok(_) => Ok(()),
         Err(_) => bail!(Skip(format!("the kernel has no {module}"))),
     }
+}
+
+/// Skips unless the driver offers all of `features` (`UBLK_F_*`) on this kernel.
+pub fn needs_features(features: u64) -> Result<Control> {
+    let control = Control::open()?;
+    let missing = features & !control.ublk_features()?;
+    if missing != 0 {
+        bail!(Skip(format!(
+            "the driver does not offer {missing:#x} on this kernel"
+        )));
+    }
+    Ok(control)
 }
 
 /// A test that does what others do in another combination: when there is time.
