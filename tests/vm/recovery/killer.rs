@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context, Result};
 use fastrand::Rng;
 
-use super::{kill_daemon, recover};
-use crate::support::{slowness, Ubd};
+use super::kill_daemon;
+use crate::support::{slowness, Standby, Ubd};
 
 /// How often a daemon dies in one of the tests. `UBD_LONG=1` is for a night.
 pub fn cycles() -> u32 {
@@ -28,9 +28,10 @@ pub fn kill_under(
     mut load: impl FnMut(u32, &AtomicBool) -> Result<()>,
 ) -> Result<u32> {
     let (done, killed) = (AtomicBool::new(false), AtomicU32::new(0));
+    let standby = Standby::start()?;
     thread::scope(|scope| {
         let killer = scope.spawn(|| {
-            let result = kill(ubd, state, times, &done, &killed);
+            let result = kill(ubd, &standby, state, times, (&done, &killed));
             done.store(true, Ordering::SeqCst);
             result
         });
@@ -61,7 +62,13 @@ pub fn kill_under(
     })
 }
 
-fn kill(ubd: &Ubd, state: &str, times: u32, done: &AtomicBool, killed: &AtomicU32) -> Result<()> {
+fn kill(
+    ubd: &Ubd,
+    standby: &Standby,
+    state: &str,
+    times: u32,
+    (done, killed): (&AtomicBool, &AtomicU32),
+) -> Result<()> {
     let mut rng = Rng::with_seed(u64::from(times));
     for _ in 0..times {
         if done.load(Ordering::SeqCst) {
@@ -72,14 +79,14 @@ fn kill(ubd: &Ubd, state: &str, times: u32, done: &AtomicBool, killed: &AtomicU3
         kill_daemon(ubd, state)?;
         killed.fetch_add(1, Ordering::SeqCst);
         thread::sleep(Duration::from_millis(rng.u64(0..50)));
-        recover_in_time(ubd)?;
+        recover_in_time(ubd, standby)?;
     }
     Ok(())
 }
 
-fn recover_in_time(ubd: &Ubd) -> Result<()> {
+fn recover_in_time(ubd: &Ubd, standby: &Standby) -> Result<()> {
     let start = Instant::now();
-    recover(ubd)?;
+    standby.sh(&format!("ubd recover {}", ubd.id()))?;
     if start.elapsed() > super::SOON * slowness() {
         bail!("`ubd recover` took {:?}", start.elapsed());
     }

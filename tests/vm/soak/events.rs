@@ -10,7 +10,7 @@ use fastrand::Rng;
 use ubd_bpf::control::Control;
 
 use super::stage::Worker;
-use crate::support::{object, sh, shipped_object, slowness, wait_for, Prog, Ubd};
+use crate::support::{object, sh, shipped_object, slowness, wait_for, Prog, Standby, Ubd};
 
 /// How long each may take on a machine that is busy with everything else.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -27,6 +27,8 @@ pub struct Subject<'a> {
     /// Whether the slot may go: its number comes back only once nobody has the device open.
     pub is_closed_often: bool,
     pub programs: Programs,
+    /// Brings a new daemon.
+    pub standby: Standby,
 }
 
 /// One that is always right, whatever it is replaced with, and one that never is.
@@ -104,7 +106,8 @@ fn kill(subject: &Subject, rng: &mut Rng) -> Result<()> {
         state.is_ok_and(|state| state == "quiesced")
     })?;
     pause(rng, 300);
-    sh(format!("ubd recover {}", subject.ubd.id())).map(drop)
+    let recover = format!("ubd recover {}", subject.ubd.id());
+    subject.standby.sh(&recover).map(drop)
 }
 
 fn upgrade(subject: &Subject, _: &mut Rng) -> Result<()> {

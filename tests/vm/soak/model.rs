@@ -11,7 +11,7 @@ use super::events::{Programs, Subject};
 use super::stage::Worker;
 use crate::support::backing::{Backing, Kind};
 use crate::support::model::Model;
-use crate::support::{sh, Ubd};
+use crate::support::{sh, Standby, Ubd};
 
 const KINDS: [Kind; 4] = [
     Kind::Disk,
@@ -66,6 +66,7 @@ fn live(worker: &mut Worker, kind: Kind) -> Result<()> {
         len: backing.window.len() as u64,
         is_closed_often: true,
         programs,
+        standby: Standby::start()?,
     };
     let end = Instant::now() + worker.span();
     let load = worker.helper("load");

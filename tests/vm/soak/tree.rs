@@ -11,7 +11,7 @@ use super::model::{beside, options, tally};
 use super::stage::Worker;
 use crate::support::mount::Mount;
 use crate::support::tree::EXT4;
-use crate::support::{sh, RamDisk, Ubd};
+use crate::support::{sh, RamDisk, Standby, Ubd};
 
 /// The group whose memory is short.
 pub const GROUP: &str = "/sys/fs/cgroup/ubd-soak";
@@ -42,6 +42,7 @@ fn live(worker: &mut Worker) -> Result<()> {
         // It is mounted.
         is_closed_often: false,
         programs,
+        standby: Standby::start()?,
     };
     let end = Instant::now() + worker.span();
     let load = worker.helper("load");

@@ -21,6 +21,7 @@ mod raw_user;
 pub mod runner;
 mod shell;
 mod shutdown;
+mod standby;
 pub mod supervisor;
 mod trace;
 pub mod tree;
@@ -34,6 +35,7 @@ pub use prog::{object, shipped_object, Prog};
 pub use quiet::{growth, Quiet};
 pub use raw_user::RawUser;
 pub use shell::{fails, sh, Background};
+pub use standby::Standby;
 pub use trace::traced;
 pub use way::Way;
 
