@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # settle: waits until udev has done its work. Each call wakes udevd 257, which may sleep on after it
 # was to try a disk again that was locked: its timer runs by one clock, and the event is due by another.
-# One that stands still for another reason goes to the kernel's log, with where each of its processes
+# A call may also fail to reach a busy udevd ("Broken pipe"). One that stands still for another reason goes to the kernel's log, with where each of its processes
 # is, and another one takes over.
 for _ in 1 2 3 4 5 6; do
     udevadm settle --timeout="$((PATIENCE / 6))" && return
@@ -21,4 +21,7 @@ done
 pkill -KILL -x 'systemd-udevd|.udev-worker.' || true
 rm -f /run/udev/queue
 /usr/lib/systemd/systemd-udevd --daemon
-udevadm settle --timeout="$PATIENCE"
+for _ in 1 2 3 4 5 6; do
+    udevadm settle --timeout="$((PATIENCE / 6))" && return
+done
+return 1
