@@ -15,19 +15,24 @@ impl Quiet {
         sh("settle")?;
         // From here on it is started again, also where it has stopped and could not say so in time.
         let quiet = Quiet;
-        sh("udevadm control --stop-exec-queue")?;
+        control("stop")?;
         Ok(quiet)
     }
 }
 
 impl Drop for Quiet {
     fn drop(&mut self) {
-        // On a busy machine an answer may take too long, and nobody else would start it again.
-        let _ = sh(
-            "for again in 1 2 3 4 5; do udevadm control --start-exec-queue && break; done
-             settle",
-        );
+        // Nobody else would start it again.
+        let _ = control("start").and_then(|()| sh("settle").map(drop));
     }
+}
+
+/// On a busy machine an answer may take too long, or not come.
+fn control(what: &str) -> Result<()> {
+    sh(format!(
+        "for again in 1 2 3 4 5; do udevadm control --{what}-exec-queue && exit; done; exit 1"
+    ))
+    .map(drop)
 }
 
 /// By how much the counters of `ubd` grow while `body` runs. Whoever closes a disk that was written

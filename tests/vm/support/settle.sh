@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # settle: waits until udev has done its work. Each call wakes udevd 257, which may sleep on after it
-# was to try a disk again that was locked: its timer runs by one clock, and the event is due by another.
-# A call may also fail to reach a busy udevd ("Broken pipe"). One that stands still for another reason goes to the kernel's log, with where each of its processes
-# is, and another one takes over.
+# was to try a disk again that was locked: its timer runs by one clock, and the event is due by
+# another. A call may also fail to reach a busy udevd ("Broken pipe"). One that stands still for
+# another reason goes to the kernel's log, with where each of its processes is, and another one takes
+# over.
 for _ in 1 2 3 4 5 6; do
     udevadm settle --timeout="$((PATIENCE / 6))" && return
 done
