@@ -49,7 +49,8 @@ const SCRIPTS: &[(&str, &str)] = &[
     ),
     ("pinned programs", "ls /sys/fs/bpf/ubd | wc -l"),
     ("mounts", "wc -l < /proc/mounts"),
-    ("records", "ls -A /run/ubd 2>/dev/null | wc -l"),
+    // The lock is everybody's, and stays.
+    ("records", "ls -A /run/ubd 2>/dev/null | grep -vcx lock"),
     ("loop devices", "losetup -a | wc -l"),
     ("our files", "ls /proc/$us/fd | wc -l"),
     ("our threads", "ls /proc/$us/task | wc -l"),
