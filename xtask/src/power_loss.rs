@@ -60,8 +60,7 @@ pub fn test(kernel: &Kernel, machine: &vm::Machine, guest: Guest) -> Result<u8> 
     let start = Instant::now();
     let guest = guest.with_env(TASK, "write");
     let mut acks = lose_power(kernel, &machine, &guest, &command);
-    if acks.is_err() && vm::died_of_a_stale_breakpoint(&guest)? {
-        guest.forget()?;
+    if acks.is_err() && vm::may_boot_again(&guest)? {
         acks = lose_power(kernel, &machine, &guest, &command);
     }
     let acks = match acks {

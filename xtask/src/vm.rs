@@ -131,11 +131,9 @@ pub fn boot(
     let mut status = None;
     for left in (0..BOOTS).rev() {
         (status, to) = boot_once(kernel, machine, guest, command, to)?;
-        if left == 0 || !died_of_a_stale_breakpoint(guest)? {
+        if left == 0 || !may_boot_again(guest)? {
             break;
         }
-        eprintln!("xtask: QEMU ran a stale breakpoint while the guest booted; it starts again");
-        guest.forget()?;
     }
     for number in 0..machine.disks.len() {
         fs::remove_file(qemu::disk_path(guest, number))
@@ -144,10 +142,16 @@ pub fn boot(
     Ok(status)
 }
 
-/// Whether the machine ended before anything of ours ran in it, and why it did.
-pub fn died_of_a_stale_breakpoint(guest: &Guest) -> Result<bool> {
+/// Whether a stale breakpoint ended the machine before anything of ours ran in it; it is told, and
+/// forgotten.
+pub fn may_boot_again(guest: &Guest) -> Result<bool> {
     let log = fs::read(kernel_log(guest)).context("failed to read the kernel's log")?;
-    Ok(!guest.started() && String::from_utf8_lossy(&log).contains(STALE_BREAKPOINT))
+    if guest.started() || !String::from_utf8_lossy(&log).contains(STALE_BREAKPOINT) {
+        return Ok(false);
+    }
+    eprintln!("xtask: QEMU ran a stale breakpoint while the guest booted; it starts again");
+    guest.forget()?;
+    Ok(true)
 }
 
 fn boot_once<W: Write + Send + 'static>(

@@ -31,7 +31,7 @@ pub fn kill_under(
     let standby = Standby::start()?;
     thread::scope(|scope| {
         let killer = scope.spawn(|| {
-            let result = kill(ubd, &standby, state, times, (&done, &killed));
+            let result = kill(ubd, &standby, state, times, &done, &killed);
             done.store(true, Ordering::SeqCst);
             result
         });
@@ -67,7 +67,8 @@ fn kill(
     standby: &Standby,
     state: &str,
     times: u32,
-    (done, killed): (&AtomicBool, &AtomicU32),
+    done: &AtomicBool,
+    killed: &AtomicU32,
 ) -> Result<()> {
     let mut rng = Rng::with_seed(u64::from(times));
     for _ in 0..times {

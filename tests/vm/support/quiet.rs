@@ -22,8 +22,9 @@ impl Quiet {
 
 impl Drop for Quiet {
     fn drop(&mut self) {
-        // Nobody else would start it again.
-        let _ = control("start").and_then(|()| sh("settle").map(drop));
+        // Nobody else would start it again, but for settling, which replaces who stands still.
+        let _ = control("start");
+        let _ = sh("settle");
     }
 }
 

@@ -4,9 +4,13 @@
 # another. A call may also fail to reach a busy udevd ("Broken pipe"). One that stands still for
 # another reason goes to the kernel's log, with where each of its processes is, and another one takes
 # over.
-for _ in 1 2 3 4 5 6; do
-    udevadm settle --timeout="$((PATIENCE / 6))" && return
-done
+is_done() {
+    for _ in 1 2 3 4 5 6; do
+        udevadm settle --timeout="$((PATIENCE / 6))" && return
+    done
+    return 1
+}
+is_done && return
 pids=$(pgrep -x 'systemd-udevd|.udev-worker.' || true)
 {
     echo "udev stands still; $(ls -l /run/udev/queue)"
@@ -22,7 +26,4 @@ done
 pkill -KILL -x 'systemd-udevd|.udev-worker.' || true
 rm -f /run/udev/queue
 /usr/lib/systemd/systemd-udevd --daemon
-for _ in 1 2 3 4 5 6; do
-    udevadm settle --timeout="$((PATIENCE / 6))" && return
-done
-return 1
+is_done
