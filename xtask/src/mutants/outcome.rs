@@ -71,23 +71,21 @@ impl Section<'_> {
         let wanted = |test: &str| filters.iter().any(|filter| test.contains(filter.as_str()));
         // A test that has begun and not ended was the last one.
         let last = results.last().filter(|(_, result, _)| result.is_empty());
-        let begins = format!("mutant {} begins", self.name);
-        let log = log.split_once(&begins).map_or("", |(_, log)| log);
-        let complaint = log_scan::first(log);
+        let complaint = log_scan::first(self.part_of(log));
+        let passed = results
+            .iter()
+            .any(|(test, result, _)| wanted(test) && result.starts_with("ok"));
+        let said = |line| Outcome::Caught {
+            by: filters.join(" "),
+            how: format!("the kernel: {line}"),
+        };
         let Some((test, _, _)) = last else {
             return match (self.code, complaint) {
                 // What was printed last went with the machine.
-                (None, Some(line)) if results.len() >= BEFORE.len() => Outcome::Caught {
-                    by: filters.join(" "),
-                    how: format!("the kernel: {line}"),
-                },
-                (Some(0), _)
-                    if results
-                        .iter()
-                        .any(|(test, result, _)| wanted(test) && result.starts_with("ok")) =>
-                {
-                    Outcome::Survived
-                }
+                (None, Some(line)) if results.len() >= BEFORE.len() => said(line),
+                // The kernel may have said so when the test had ended.
+                (Some(0), Some(line)) if passed => said(line),
+                (Some(0), None) if passed => Outcome::Survived,
                 (Some(0), _) => Outcome::Unknown("none of its tests was run".to_owned()),
                 (Some(code), _) => Outcome::Unknown(format!("the tests ended with {code}")),
                 (None, _) => Outcome::Unknown("the machine has ended".to_owned()),
@@ -105,6 +103,13 @@ impl Section<'_> {
             by: (*test).to_owned(),
             how,
         }
+    }
+
+    /// What the kernel logged while this driver was tried.
+    fn part_of<'a>(&self, log: &'a str) -> &'a str {
+        let begins = format!("mutant {} begins", self.name);
+        let log = log.split_once(&begins).map_or("", |(_, log)| log);
+        log.split_once("] mutant ").map_or(log, |(log, _)| log)
     }
 
     /// Each test with its result, empty if it has none, and the number of the line of that, which
@@ -187,6 +192,10 @@ mod tests {
             outcome("test flush/fua ... ", log),
             caught("flush/fua", how)
         );
+        let passes = "test flush/fua ... ok (1.0 s)\n== end 0\n";
+        assert_eq!(outcome(passes, log), caught("flush/fua", how));
+        let log = "[ 0.5] mutant b begins\nquiet\n[ 1.0] mutant c begins\n[ 1.0] BUG: KASAN: x\n";
+        assert_eq!(outcome(passes, log), Outcome::Survived);
     }
 
     #[test]
