@@ -38,7 +38,14 @@ impl Moving {
             read_only: false,
             direct: Some(true),
         })?;
-        let half = backing.geometry.size / 2 / cluster_bytes;
+        let size = backing.geometry.size / 2;
+        let half = size.checked_div(cluster_bytes).unwrap_or(0);
+        // With fewer there is no eighth to move in.
+        if half < 4 {
+            let text =
+                "failed to cut the file into clusters: it takes eight at least, and their size";
+            return Err(Error::new(Kind::Usage, text));
+        }
         let clusters = u32::try_from(2 * half - half / 4)
             .map_err(|_| Error::new(Kind::Usage, "failed to count the clusters: too many"))?;
         let options = Options {

@@ -17,6 +17,8 @@ use io_uring::{cqueue, squeue, types, IoUring};
 use nix::errno::Errno;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::thread;
+use std::time::Duration;
 
 use entry::Entry;
 
@@ -276,6 +278,10 @@ impl<'a> Queue<'a> {
             match self.entry.enter(&mut self.ring, want) {
                 Ok(()) => return Ok(()),
                 Err(err) if err.raw_os_error() == Some(libc::EINTR) => {}
+                // The kernel has no memory for an operation: what is under way gives some back.
+                Err(err) if err.raw_os_error() == Some(libc::EAGAIN) => {
+                    thread::sleep(Duration::from_millis(1));
+                }
                 Err(err) => {
                     return Err(err)
                         .context(|| format!("failed to run the ring of queue {}", self.id))

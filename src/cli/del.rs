@@ -8,6 +8,8 @@ use crate::error::{Error, Kind, Result};
 use crate::fastpath::{self, Name};
 use crate::sysfs::{self, Disk};
 use crate::uapi::ublk;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Remove block devices
 #[derive(Debug, clap::Args)]
@@ -52,21 +54,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 
 fn del(control: &Control, id: u32, force: bool) -> Result<()> {
     let info = control.dev_info(id)?;
-    if !force {
-        let holders = holders::settled(id);
-        if !holders.is_empty() {
-            return Err(Error::new(
-                Kind::Busy,
-                format!(
-                    "failed to delete `{}`: it is {}; --force deletes it nevertheless",
-                    block_node(id),
-                    holders.join(", ")
-                ),
-            ));
-        }
-    }
     let own = own_programs(&info);
-    control.stop(id)?;
+    match force {
+        true => control.stop(id)?,
+        false => stop_unused(control, id)?,
+    }
     own.iter().for_each(fastpath::unload_own);
     // Now, for afterwards the number may be that of another device.
     record::forget(id);
@@ -74,6 +66,31 @@ fn del(control: &Control, id: u32, force: bool) -> Result<()> {
         // Its daemon was asked to do the same just now.
         Err(err) if err.kind() == Kind::NotFound => Ok(()),
         done => done,
+    }
+}
+
+/// Stops a device that nobody uses. The driver has the last word, for not every user can be seen, and
+/// one may come while we look.
+fn stop_unused(control: &Control, id: u32) -> Result<()> {
+    let in_use = |how: &str| {
+        let node = block_node(id);
+        let text =
+            format!("failed to delete `{node}`: it is {how}; --force deletes it nevertheless");
+        Err(Error::new(Kind::Busy, text))
+    };
+    let start = Instant::now();
+    loop {
+        let holders = holders::settled(id);
+        if !holders.is_empty() {
+            return in_use(&holders.join(", "));
+        }
+        match control.try_stop(id) {
+            Err(err) if err.kind() == Kind::Busy && start.elapsed() < holders::PATIENCE => {
+                thread::sleep(Duration::from_millis(50));
+            }
+            Err(err) if err.kind() == Kind::Busy => return in_use(holders::UNSEEN),
+            done => return done,
+        }
     }
 }
 

@@ -10,7 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long those who only look may take: udev opens every new disk.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A user who leaves no trace in /proc: the kernel itself, or one whose files are not ours to see.
+pub(super) const UNSEEN: &str = "in use in a way that cannot be seen from here";
 
 /// Who uses device `id`, each as "mounted on …", once those who only look at
 /// it have had time to go.
@@ -26,8 +29,10 @@ pub(super) fn settled(id: u32) -> Vec<String> {
             return users;
         }
         if start.elapsed() > PATIENCE {
-            let unknown = || vec!["in use in a way that cannot be seen from here".to_owned()];
-            return if users.is_empty() { unknown() } else { users };
+            return match users.is_empty() {
+                true => vec![UNSEEN.to_owned()],
+                false => users,
+            };
         }
         thread::sleep(Duration::from_millis(50));
     }

@@ -19,7 +19,7 @@ pub(super) struct Args {
     /// Print JSON
     #[arg(short = 'J', long, visible_short_alias = 'j')]
     json: bool,
-    /// Go on, with what came in each interval of this many seconds
+    /// Go on, with what came in each interval of this many seconds; as JSON, the counters then
     #[arg(long, value_name = "SECS", num_args = 0..=1, require_equals = true,
           default_missing_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
     watch: Option<u32>,

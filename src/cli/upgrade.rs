@@ -2,6 +2,7 @@
 //! `ubd upgrade`: a new daemon, of this program, for a device that runs.
 
 use super::recover::{check, recorded, report, takeover};
+use super::recovery::Recovery;
 use crate::control::{block_node, Control};
 use crate::daemon::{self, record::Lock};
 use crate::error::{Error, Kind, Result};
@@ -41,6 +42,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         .into());
     }
     let record = recorded(&info, "upgrade")?;
+    if Recovery::of(info.flags) == Some(Recovery::Fail) {
+        log::warn!(
+            "`{}` was added with `--recovery fail`: what is declined between the two daemons fails",
+            block_node(id)
+        );
+    }
     // All that can fail by then has failed while the old daemon serves.
     let takeover = takeover(control, &record, PATIENCE)?;
     let timeout = Duration::from_secs(args.timeout.into());

@@ -11,7 +11,7 @@ use anyhow::Result;
 /// It stays loaded, pinned under /sys/fs/bpf/ubd/, until `ubd-bpf unload`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The object file, or `linear` or `concat`, which ship with ubd
+    /// The object file, or the name of one that ships with ubd: `linear`, `concat`, `stripe`
     #[arg(value_name = "PROG.o")]
     object: String,
     /// Its name in the driver, instead of the one in the object

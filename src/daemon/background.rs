@@ -60,8 +60,11 @@ pub fn spawn(job: impl Into<Job>) -> Result<Started> {
 fn child(job: Job, to_starter: File) -> u8 {
     let mut starter = Some(to_starter);
     let served = Streams::open().and_then(|streams| {
-        // A starter that is interrupted wants no device: its end asks for ours.
-        prctl::set_pdeathsig(Signal::SIGTERM).context(|| "failed to follow the starter")?;
+        // A starter that is interrupted wants no device: its end asks for ours. One that was there
+        // before is not its to remove.
+        if matches!(job, Job::Add(_)) {
+            prctl::set_pdeathsig(Signal::SIGTERM).context(|| "failed to follow the starter")?;
+        }
         setsid().context(|| "failed to start a session")?;
         chdir("/").context(|| "failed to change to `/`")?;
         serve(job, |started| {

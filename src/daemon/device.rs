@@ -3,10 +3,10 @@
 
 use super::queues::Queues;
 use super::record::{FastPathRecord, Process, Record, RecordDir};
-use super::wait::Bell;
+use super::wait::{Bell, Signals};
 use super::{unsupported, Config, FastPath, Job, Started, Takeover};
 use crate::channel::CharNode;
-use crate::control::Control;
+use crate::control::{block_node, Control};
 use crate::error::{Error, Kind, Result};
 use crate::fastpath::Own;
 use crate::target::Target;
@@ -165,7 +165,7 @@ impl Device {
     }
 
     /// Brings the device up to where it serves.
-    pub(super) fn start(&mut self) -> Result<()> {
+    pub(super) fn start(&mut self, signals: &Signals) -> Result<()> {
         let id = self.info.dev_id;
         let Some(node) = self.node.clone() else {
             return Err(Error::new(Kind::Protocol, "the device is not open"));
@@ -194,6 +194,13 @@ impl Device {
         }
         if !self.taken_over {
             self.set_fast_path()?;
+        }
+        // Who asks us to end asks for the end of what is ours, and this device is not yet.
+        if self.taken_over && signals.has_come()? {
+            return Err(Error::new(
+                Kind::Io,
+                format!("interrupted before `{}` had its new daemon", block_node(id)),
+            ));
         }
         // Before the device serves: from its first request on it can be recovered.
         self.record()?;
@@ -282,12 +289,22 @@ impl Device {
     /// A queue has ended: either all do, for somebody stops the device or wants another daemon for
     /// it, or it has failed, and the others must end too.
     pub(super) fn end(mut self) -> Result<()> {
-        if self.is_recoverable() && self.let_go() {
+        if self.is_recoverable() {
             // Whoever stops a device cleans up after it. This process cannot tell that from the
             // coming of another daemon before the node is closed, and then the number may be that
             // of another device.
-            self.fate = Fate::Waits;
-            return self.queues.join();
+            match self.let_go() {
+                Ok(()) => {
+                    self.fate = Fate::Waits;
+                    return self.queues.join();
+                }
+                // The others end with the process.
+                Err(err) if err.kind() == Kind::Busy => {
+                    self.fate = Fate::Waits;
+                    return self.queues.first_failure();
+                }
+                Err(_) => {}
+            }
         }
         // If somebody stops the device, stopping it again changes nothing.
         self.stop();
@@ -299,12 +316,12 @@ impl Device {
     }
 
     /// Sees to it that all queues end, and the device does not.
-    fn let_go(&mut self) -> bool {
+    fn let_go(&mut self) -> Result<()> {
         if !self.queues.reap() {
-            return true;
+            return Ok(());
         }
         let asked = self.control.quiesce(self.info.dev_id, Some(LAST_REQUESTS));
-        asked.inspect_err(|err| log::error!("{err:#}")).is_ok()
+        asked.inspect_err(|err| log::error!("{err:#}"))
     }
 
     /// Stops the device, so that the queues end.
@@ -335,10 +352,8 @@ impl Drop for Device {
         if let Some(records) = &self.records {
             records.remove(id);
         }
-        // Before the number can be another device's.
+        // Before the number can be another device's; hence the node, too, is still open.
         self.own_program = None;
-        // Deleting waits until the node is closed.
-        self.node = None;
         if self.fate == Fate::Stopped {
             return;
         }

@@ -131,7 +131,7 @@ pub fn serve_all(jobs: Vec<Job>, ready: impl FnOnce(&[Started])) -> Result<()> {
         harden::mounts();
     }
     for device in &mut devices {
-        device.start().map_err(harden::explain)?;
+        device.start(&signals).map_err(harden::explain)?;
     }
     ready(&devices.iter().map(Device::started).collect::<Vec<_>>());
 

@@ -23,9 +23,21 @@ impl Signals {
         mask.add(Signal::SIGINT);
         mask.add(Signal::SIGHUP);
         mask.thread_block().context(|| "failed to block signals")?;
+        // Beyond the limit of a file's size a write is to fail, and not to end the daemon.
+        let mut size = SigSet::empty();
+        size.add(Signal::SIGXFSZ);
+        size.thread_block().context(|| "failed to block SIGXFSZ")?;
         let fd = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC)
             .context(|| "failed to create a signalfd")?;
         Ok(Signals(fd))
+    }
+
+    /// Whether one has come by now; it stays to be waited for.
+    pub(super) fn has_come(&self) -> Result<bool> {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO)
+            .map(|nr| nr > 0)
+            .context(|| "failed to look for signals")
     }
 }
 

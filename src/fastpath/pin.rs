@@ -13,8 +13,9 @@ use libbpf_rs::MapCore;
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{mount, MsFlags};
 use nix::sys::statfs::{statfs, FsType};
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 const BPFFS: &str = "/sys/fs/bpf";
@@ -29,13 +30,23 @@ impl Lock {
     /// Waits for the lock; mounts bpffs and makes `ubd/` in it where they are missing.
     pub fn take() -> Result<Self> {
         mount_bpffs()?;
-        match fs::create_dir(ROOT) {
+        match DirBuilder::new().mode(0o700).create(ROOT) {
             Err(err) if err.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(Error::os(format!("failed to make `{ROOT}`"), err));
             }
             _ => (),
         }
         let dir = File::open(ROOT).context(|| format!("failed to open `{ROOT}`"))?;
+        let owner = dir
+            .metadata()
+            .context(|| format!("failed to look at `{ROOT}`"))?
+            .uid();
+        if owner != 0 {
+            return Err(Error::new(
+                Kind::Permission,
+                format!("`{ROOT}` belongs to user {owner}, and not to root: remove it"),
+            ));
+        }
         match Flock::lock(dir, FlockArg::LockExclusive) {
             Ok(lock) => Ok(Lock(lock)),
             Err((_, err)) => Err(Error::os(format!("failed to lock `{ROOT}`"), err)),
@@ -52,7 +63,8 @@ fn mount_bpffs() -> Result<()> {
         BPFFS,
         Some("bpf"),
         MsFlags::empty(),
-        None::<&str>,
+        // Whoever can open our directory can lock it.
+        Some("mode=0700"),
     )
     .context(|| {
         format!("failed to mount the BPF file system; do it with `mount -t bpf bpf {BPFFS}`")

@@ -2,6 +2,7 @@
 //! Daemons that die or freeze, devices that go while they are in use, programs that change under
 //! load, and what is left of it all.
 
+mod del;
 mod programs;
 mod unload;
 
@@ -16,7 +17,7 @@ use ubd_bpf::control::Control;
 
 use crate::control::server::{add, delete, open_node, Manners, Server, GOOD};
 use crate::support::io::{open_direct, read_direct, Aligned};
-use crate::support::{fails, sh, slowness, wait_for, Background, Files, Fio, RamDisk, Test, Ubd};
+use crate::support::{sh, slowness, wait_for, Background, Files, Fio, RamDisk, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
     Test {
@@ -49,11 +50,15 @@ pub const TESTS: &[Test] = &[
     },
     Test {
         name: "lifecycle/del_while_open",
-        run: del_while_open,
+        run: del::while_open,
     },
     Test {
         name: "lifecycle/del_while_mounted",
-        run: del_while_mounted,
+        run: del::while_mounted,
+    },
+    Test {
+        name: "lifecycle/del_under_a_loop_device",
+        run: del::under_a_loop_device,
     },
     Test {
         name: "lifecycle/replace_under_load",
@@ -329,80 +334,6 @@ fn queue_thread_dies() -> Result<()> {
     delete(&control, ubd)?;
     drop(node);
     result
-}
-
-fn del_while_open() -> Result<()> {
-    let disk = RamDisk::new()?;
-    let ubd = Ubd::add(&["-t loop -f", &disk.node(), "--sizelimit 16M --bpf-fastpath"])?;
-    let pid = ubd.pid()?;
-    let open = open_direct(ubd.node(), true)?;
-    let message = fails(2, format!("ubd del {}", ubd.id()))?;
-    let us = std::process::id().to_string();
-    ensure!(
-        message.contains("open") && message.contains(&us),
-        "`ubd del` says `{message}`"
-    );
-    let mut data = Aligned::new(4096);
-    open.read_exact_at(&mut data, 0)
-        .context("a refused `ubd del` has harmed the device")?;
-
-    let start = Instant::now();
-    sh(format!("timeout 180 ubd del --force {}", ubd.id()))?;
-    ensure!(
-        start.elapsed() < BOUND * slowness(),
-        "it took {:?}",
-        start.elapsed()
-    );
-    ensure!(is_dead(pid), "the daemon lives on");
-    ensure!(
-        open.read_exact_at(&mut data, 0).is_err(),
-        "a deleted disk can be read"
-    );
-    ensure!(
-        open.write_all_at(&data, 0).is_err(),
-        "a deleted disk can be written"
-    );
-    // The number is free, though the old disk is still held by us.
-    let next = Ubd::add(&["-t null -s 16M -n", &ubd.id().to_string()])?;
-    ensure!(
-        open.read_exact_at(&mut data, 0).is_err(),
-        "the old disk reads from the new one"
-    );
-    drop(open);
-    read_direct(next.node(), 0, 4096)?;
-    std::mem::forget(ubd); // its number is next's now
-    next.del()?;
-    // The last close has let the backing go.
-    sh(format!("mkfs.ext4 -q {}", disk.node())).context("the backing is still claimed")?;
-    Ok(())
-}
-
-fn del_while_mounted() -> Result<()> {
-    let disk = RamDisk::new()?;
-    let ubd = Ubd::add(&["-t loop -f", &disk.node(), "--sizelimit 64M --bpf-fastpath"])?;
-    sh(format!(
-        "mkfs.ext4 -q {0}; mkdir -p /mnt/deleted; mount {0} /mnt/deleted; cp -r /etc /mnt/deleted/",
-        ubd.node()
-    ))?;
-    let message = fails(2, format!("ubd del {}", ubd.id()))?;
-    ensure!(
-        message.contains("mounted") && message.contains("/mnt/deleted"),
-        "`ubd del` says `{message}`"
-    );
-    let start = Instant::now();
-    let deleted = sh(format!("timeout 180 ubd del --force {}", ubd.id()));
-    let took = start.elapsed();
-    let written = sh("dd if=/dev/zero of=/mnt/deleted/late bs=1M count=8 conv=fsync");
-    sh("umount /mnt/deleted")?;
-    deleted?;
-    ensure!(took < BOUND * slowness(), "it took {took:?}");
-    ensure!(
-        written.is_err(),
-        "a file system on a deleted disk takes data"
-    );
-    // Nothing holds the backing any more, and what was synced before is there.
-    sh(format!("fsck.ext4 -fy {} || [ $? -le 1 ]", disk.node()))?;
-    Ok(())
 }
 
 /// What a device costs comes back.

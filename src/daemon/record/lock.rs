@@ -6,6 +6,7 @@ use crate::error::{Context, Error, Kind, Result};
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg};
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 
 /// Held while a device changes its daemon or its size.
 ///
@@ -26,6 +27,8 @@ impl Lock {
             .create(true)
             .truncate(false)
             .write(true)
+            // Whoever can read it can lock it.
+            .mode(0o600)
             .open(format!("{DIR}/lock"))
             .context(what)?;
         let lock = libc::flock {

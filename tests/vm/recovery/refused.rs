@@ -123,5 +123,7 @@ pub fn two_at_once() -> Result<()> {
         );
         read_direct(ubd.node(), 0, 4096)?;
     }
+    // Whoever could open it could keep us all from our work.
+    ensure!(sh("stat -c %a /run/ubd/lock")? == "600");
     ubd.del()
 }
