@@ -74,6 +74,11 @@ static int ubd_btf_struct_access(struct bpf_verifier_log *log,
 		bpf_log(log, "only struct ubd_bpf_io may be written\n");
 		return -EACCES;
 	}
+	/* One that was kept in a map points to where another's stack is now. */
+	if (!(reg->type & PTR_TRUSTED)) {
+		bpf_log(log, "only the struct ubd_bpf_io of this call may be written\n");
+		return -EACCES;
+	}
 	if (UBD_MAY_STORE(slot) || UBD_MAY_STORE(map_sector) ||
 	    UBD_MAY_STORE(map_sectors))
 		return SCALAR_VALUE;

@@ -47,6 +47,9 @@ static int ubd_ch_release(struct inode *inode, struct file *file)
 		ubd_end_server_requests(ub->queues[i], NULL);
 		ubd_queue_reset(ub->queues[i]);
 	}
+	/* From here on every request finds that there is no server. */
+	if (ub->front && ub->quiesced && !ubd_waits_for_server(ub))
+		ubd_unquiesce(ub);
 	ub->nr_queues_ready = 0;
 	/* A START that waits must see a DEL. */
 	if (!test_bit(UBD_ST_DELETED, &ub->state))

@@ -129,12 +129,11 @@ void ubd_front_gone(struct ubd_device *ub)
 	put_disk(ub->hidden);
 	ub->hidden = NULL;
 	ub->hidden_bdev = NULL;
-	/* START after this finds the fields above cleared. */
-	smp_mb__before_atomic();
-	clear_bit(UBD_ST_FRONT, &ub->state);
+	ubd_slots_end_front(ub);
 	/* Pairs with the barrier of test_and_set_bit() in ubd_delete(). */
 	smp_mb__after_atomic();
-	ubd_slots_release(ub, test_bit(UBD_ST_DELETED, &ub->state), true);
+	if (test_bit(UBD_ST_DELETED, &ub->state))
+		ubd_slots_release(ub, true, true);
 	put_device(&ub->cdev_dev);
 }
 
@@ -307,13 +306,15 @@ int ubd_try_stop(struct ubd_device *ub)
 		get_device(disk_to_dev(front));
 	mutex_unlock(&ub->mutex);
 	if (front) {
-		/* Openers come and go under it. */
-		mutex_lock(&front->open_mutex);
-		if (disk_openers(front))
-			ret = -EBUSY;
-		else
-			set_bit(UBD_ST_SHUT, &ub->state);
-		mutex_unlock(&front->open_mutex);
+		/* Openers come and go under it; one may wait for the server. */
+		ret = mutex_lock_killable(&front->open_mutex);
+		if (!ret) {
+			if (disk_openers(front))
+				ret = -EBUSY;
+			else
+				set_bit(UBD_ST_SHUT, &ub->state);
+			mutex_unlock(&front->open_mutex);
+		}
 	}
 	if (!ret) {
 		ret = ubd_stop(ub);

@@ -209,8 +209,10 @@ static enum blk_eh_timer_return ubd_timeout(struct request *rq)
 	io = &q->ios[tag];
 	/* As long as it has the request, its task is there. */
 	spin_lock(&io->lock);
-	if (io->req == rq && io->state == UBD_IO_SERVER && io->task) {
-		gone = io->task->flags & PF_EXITING;
+	if (io->req == rq && io->task) {
+		gone = io->state == UBD_IO_SERVER &&
+		       io->task->flags & PF_EXITING;
+		/* Nor for one that never takes it, or whose memory waits. */
 		if (!gone && ubd_is_unprivileged(q->ub))
 			send_sig(SIGKILL, io->task, 1);
 	}

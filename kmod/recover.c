@@ -40,15 +40,18 @@ static void ubd_quiesce_queue(struct ubd_device *ub)
 /* The char device is closed; ub->mutex is held, the disks exist. */
 void ubd_server_lost(struct ubd_device *ub)
 {
-	if (ubd_waits_for_server(ub)) {
+	/*
+	 * Whatever the policy: a batch's tags are ready until their queue is
+	 * reset, and what they got in between nobody would ever look at. STOP
+	 * has told them all to refuse.
+	 */
+	if (!ub->stopping)
 		ubd_quiesce_queue(ub);
+	if (ubd_waits_for_server(ub)) {
 		ub->info.state = UBLK_S_DEV_QUIESCED;
 	} else {
 		WRITE_ONCE(ub->fail_declined, true);
 		ub->info.state = UBLK_S_DEV_FAIL_IO;
-		/* It was about to be followed by another: not that way. */
-		if (ub->quiesced)
-			ubd_unquiesce(ub);
 	}
 	ub->info.ublksrv_pid = -1;
 	ub->recovering = false;

@@ -232,12 +232,17 @@ struct ubd_detached {
 };
 
 /* What was written to a slot outlives it: flush before letting go. */
-static void ubd_slot_close(const struct ubd_detached *d, bool sync)
+static void ubd_slot_flush(const struct ubd_detached *d)
 {
 	if (d->touch && !ubd_file_touch(d->file))
 		pr_warn("ubd: a released file is on a frozen file system and keeps its old times\n");
 	if (d->dirty && vfs_fsync(d->file, 1))
 		pr_warn("ubd: flush of a released slot failed\n");
+}
+
+static void ubd_slot_close(const struct ubd_detached *d, bool sync)
+{
+	ubd_slot_flush(d);
 	if (sync)
 		__fput_sync(d->file);
 	else
@@ -270,6 +275,18 @@ static bool ubd_slot_detach(struct ubd_device *ub, u32 nr, bool all,
 	return d->file;
 }
 
+/* One of them all, as above. */
+static bool ubd_slots_detach(struct ubd_device *ub, bool all,
+			     struct ubd_detached *d)
+{
+	u32 nr;
+
+	for (nr = 0; nr < UBD_MAX_SLOTS; nr++)
+		if (ubd_slot_detach(ub, nr, all, d))
+			return true;
+	return false;
+}
+
 /*
  * Release what nobody can be using any more. With @sync the files are closed on
  * return, so that the backing is free for others; not under open_mutex.
@@ -277,11 +294,28 @@ static bool ubd_slot_detach(struct ubd_device *ub, u32 nr, bool all,
 void ubd_slots_release(struct ubd_device *ub, bool all, bool sync)
 {
 	struct ubd_detached d;
-	u32 nr;
 
-	for (nr = 0; nr < UBD_MAX_SLOTS; nr++)
-		if (ubd_slot_detach(ub, nr, all, &d))
-			ubd_slot_close(&d, sync);
+	while (ubd_slots_detach(ub, all, &d))
+		ubd_slot_close(&d, sync);
+}
+
+/*
+ * Nobody uses the front any more. What drains goes, and only then another front
+ * may come: START is refused until UBD_ST_FRONT is clear, and ub->mutex keeps
+ * it, and an UNREG_SLOT, from coming between the last look and that.
+ */
+void ubd_slots_end_front(struct ubd_device *ub)
+{
+	struct ubd_detached d;
+
+	mutex_lock(&ub->mutex);
+	while (ubd_slots_detach(ub, false, &d)) {
+		mutex_unlock(&ub->mutex);
+		ubd_slot_close(&d, true);
+		mutex_lock(&ub->mutex);
+	}
+	clear_bit(UBD_ST_FRONT, &ub->state);
+	mutex_unlock(&ub->mutex);
 }
 
 static int ubd_slot_kill(struct ubd_device *ub, u32 nr)
@@ -300,14 +334,38 @@ static int ubd_slot_kill(struct ubd_device *ub, u32 nr)
 }
 
 /*
+ * Flush a slot that drains while it is in the table, where a flush of the front
+ * finds it until it is clean: no FLUSH may end before what it covers.
+ */
+static void ubd_slot_flush_draining(struct ubd_device *ub, u32 nr)
+{
+	struct ubd_slot *slot = &ub->slots[nr];
+	struct ubd_detached d = {};
+
+	mutex_lock(&ub->slot_mutex);
+	if (slot->flags & UBD_SL_DRAINING) {
+		d.file = get_file(slot->file);
+		d.dirty = slot->dirty;
+		d.touch = slot->touch;
+	}
+	mutex_unlock(&ub->slot_mutex);
+	if (!d.file)
+		return;
+	ubd_slot_flush(&d);
+	fput(d.file);
+}
+
+/*
  * Verdicts that name the slot decline from now on. Its file goes now if the
- * front has no openers, else at the last close.
+ * front has no openers, else at the last close. -EINTR: the caller was killed
+ * while somebody opened or closed the front; the file goes later.
  */
 int ubd_slot_unregister(struct ubd_device *ub, u32 nr)
 {
 	struct gendisk *front = NULL;
 	struct ubd_detached d;
 	bool detached = false;
+	bool idle;
 	int ret;
 
 	if (nr >= UBD_MAX_SLOTS)
@@ -315,6 +373,17 @@ int ubd_slot_unregister(struct ubd_device *ub, u32 nr)
 	ret = ubd_slot_kill(ub, nr);
 	if (ret)
 		return ret;
+
+	/*
+	 * Without openers nothing is on its way: it stays as clean as this. With
+	 * some, the last one's close takes it out, and flushes it.
+	 */
+	mutex_lock(&ub->mutex);
+	idle = ub->front ? !disk_openers(ub->front) :
+			   !test_bit(UBD_ST_FRONT, &ub->state);
+	mutex_unlock(&ub->mutex);
+	if (idle)
+		ubd_slot_flush_draining(ub, nr);
 
 	/* Under ub->mutex no START makes a front that could be opened. */
 	mutex_lock(&ub->mutex);
@@ -327,16 +396,24 @@ int ubd_slot_unregister(struct ubd_device *ub, u32 nr)
 	mutex_unlock(&ub->mutex);
 
 	if (front) {
-		/* No opener under open_mutex: no bio, and none can begin. */
-		mutex_lock(&front->open_mutex);
-		if (!disk_openers(front))
-			detached = ubd_slot_detach(ub, nr, false, &d);
-		mutex_unlock(&front->open_mutex);
+		/*
+		 * No opener under open_mutex: no bio, and none can begin. Who
+		 * has it may wait for the server, which may be the caller.
+		 */
+		ret = mutex_lock_killable(&front->open_mutex);
+		if (!ret) {
+			if (!disk_openers(front))
+				detached = ubd_slot_detach(ub, nr, false, &d);
+			mutex_unlock(&front->open_mutex);
+		}
 		put_disk(front);
 	}
-	if (detached)
+	if (detached) {
+		if (idle)
+			d.dirty = d.touch = false;
 		ubd_slot_close(&d, true);
-	return 0;
+	}
+	return ret;
 }
 
 /* As far as the backing reaches now. A program may name the rest at once. */

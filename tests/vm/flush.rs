@@ -2,6 +2,8 @@
 //! Flush and FUA reach every backing that owes them. Each backing is a disk with a volatile cache,
 //! which counts the flushes that it gets.
 
+mod released;
+
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
@@ -60,7 +62,11 @@ pub const TESTS: &[Test] = &[
     },
     Test {
         name: "flush/released_slot_is_flushed",
-        run: released,
+        run: released::is_flushed,
+    },
+    Test {
+        name: "flush/waits_for_a_slot_that_goes",
+        run: released::is_waited_for,
     },
 ];
 
@@ -432,17 +438,5 @@ fn stopped() -> Result<()> {
     })?;
     ensure!(done > 0, "no flush has reached the daemon");
     drop(open);
-    ubd.del()
-}
-
-/// What was written to a slot and never flushed is flushed when the slot goes.
-fn released() -> Result<()> {
-    let disk = cached(&[])?;
-    let ubd = device(&disk)?;
-    write(&open_direct(ubd.node(), true)?, 0)?;
-    sh("settle")?;
-    let before = flushes(&disk)?;
-    sh(format!("ubd-bpf slot del {} 0", ubd.id()))?;
-    ensure!(flushes(&disk)? > before, "the slot went without a flush");
     ubd.del()
 }

@@ -2,13 +2,13 @@
 //! Devices of people without privileges: who may add, control and open them.
 
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Child, Command};
 
 use anyhow::{ensure, Context, Result};
 use ubd_bpf::control::Control;
 use ubd_bpf::uapi::ublk;
 
-use crate::support::{sh, Files, Ubd};
+use crate::support::{fails, sh, Files, Ubd};
 
 /// `nobody`, and somebody else.
 const OWNER: u32 = 65534;
@@ -83,11 +83,22 @@ pub fn unprivileged() -> Result<()> {
         .spawn()
         .context("failed to run rublk")?;
     let device = Ubd::adopt(id);
-    let tested = used_by_its_owner(&device);
+    let tested = used_by_its_owner(&device).and_then(|()| stopped_by_its_owner(&device, &server));
     let deleted = device.del();
     let _ = server.kill();
     server.wait()?;
     tested.and(deleted)
+}
+
+/// Nobody waits for ever for a server that anybody could start: one that stands still is ended.
+fn stopped_by_its_owner(device: &Ubd, server: &Child) -> Result<()> {
+    sh(format!("kill -STOP {}", server.id()))?;
+    let read = format!(
+        "timeout -s KILL 150 dd if={} of=/dev/null bs=4k count=1 iflag=direct",
+        device.node()
+    );
+    fails(1, read).context("a read that its server never sees")?;
+    Ok(())
 }
 
 fn used_by_its_owner(device: &Ubd) -> Result<()> {

@@ -14,6 +14,7 @@ const CASES: &[(&str, &str)] = &[
     ("oob", "struct ubd_bpf_io"),
     ("write_task", "bpf_get_current_task_btf"),
     ("write_cpumask", "only struct ubd_bpf_io may be written"),
+    ("write_stale", ""),
     ("bad_helper", "bpf_probe_read_kernel"),
     ("sleepable", "map"),
 ];
