@@ -78,17 +78,19 @@ fn stop_unused(control: &Control, id: u32) -> Result<()> {
             format!("failed to delete `{node}`: it is {how}; --force deletes it nevertheless");
         Err(Error::new(Kind::Busy, text))
     };
-    let start = Instant::now();
+    let mut unseen = None;
     loop {
         let holders = holders::settled(id);
         if !holders.is_empty() {
             return in_use(&holders.join(", "));
         }
         match control.try_stop(id) {
-            Err(err) if err.kind() == Kind::Busy && start.elapsed() < holders::PATIENCE => {
+            Err(err) if err.kind() == Kind::Busy => {
+                if unseen.get_or_insert_with(Instant::now).elapsed() > holders::PATIENCE {
+                    return in_use(holders::UNSEEN);
+                }
                 thread::sleep(Duration::from_millis(50));
             }
-            Err(err) if err.kind() == Kind::Busy => return in_use(holders::UNSEEN),
             done => return done,
         }
     }
