@@ -30,17 +30,20 @@ fn stuck(ubd: Ubd, valve: &Dm) -> Result<Stuck> {
     Ok(Stuck { ubd, read, old })
 }
 
-/// Interrupts `ubd recover` with `options` as soon as `waits` says that it waits, which it shows in
-/// its process $pid, and lets the disk go on then.
-fn interrupt(ubd: &Ubd, options: &str, waits: &str, valve: &Dm) -> Result<()> {
+/// Interrupts `ubd recover` with `options`, which is process $pid, as soon as `waits` shows that it
+/// waits, and lets the disk go on when `heard` shows that it knows.
+fn interrupt(ubd: &Ubd, options: &str, waits: &str, heard: &str, valve: &Dm) -> Result<()> {
     let pid = "/tmp/interrupted.pid";
     let command = format!("echo $$ >{pid}; exec ubd recover {options} {}", ubd.id());
     let recovering = Background::start(format!("rm -f {pid}; {command}"))?;
-    let waiting = wait_for("`ubd recover` to wait for the old daemon", SOON, || {
-        sh(format!("pid=$(cat {pid}) && {waits}")).is_ok()
-    });
-    let interrupted = waiting.and_then(|()| sh(format!("kill -INT $(cat {pid})")));
-    sleep(Duration::from_millis(500) * slowness());
+    let shows = |what: &str, script: &str| {
+        wait_for(what, SOON, || {
+            sh(format!("pid=$(cat {pid}) && {script}")).is_ok()
+        })
+    };
+    let interrupted = shows("`ubd recover` to wait for the old daemon", waits)
+        .and_then(|()| sh(format!("kill -INT $(cat {pid})")))
+        .and_then(|_| shows("the signal to arrive", heard));
     valve.resume()?;
     interrupted?;
     let ended = recovering.finish();
@@ -65,13 +68,16 @@ pub fn interrupted() -> Result<()> {
 
     // In the background the new daemon comes without its starter.
     let device = stuck(ubd, &valve)?;
-    interrupt(&device.ubd, "", "pgrep -P $pid", &valve)?;
+    let ended = "grep -q '^State:.*Z' /proc/$pid/status";
+    interrupt(&device.ubd, "", "pgrep -P $pid", ended, &valve)?;
     let ubd = has_survived(device).context("the starter was interrupted")?;
 
-    // In the foreground it is the daemon that is interrupted: it has blocked SIGINT, the second bit.
+    // In the foreground it is the daemon that is interrupted: SIGINT, the second bit, is blocked and
+    // then pending.
     let device = stuck(ubd, &valve)?;
-    let waits = "grep -q 'SigBlk:.*[2367abef]$' /proc/$pid/status";
-    interrupt(&device.ubd, "--foreground", waits, &valve)?;
+    let [waits, heard] =
+        ["SigBlk", "ShdPnd"].map(|set| format!("grep -q '{set}:.*[2367abef]$' /proc/$pid/status"));
+    interrupt(&device.ubd, "--foreground", &waits, &heard, &valve)?;
     is_in(&device.ubd, "quiesced").context("the daemon was interrupted")?;
     recover(&device.ubd)?;
     has_survived(device)?.del()
