@@ -26,7 +26,10 @@ fn stuck(ubd: Ubd, valve: &Dm) -> Result<Stuck> {
     sleep(Duration::from_millis(500) * slowness());
     ensure!(read.is_running(), "the read has not met the suspended disk");
     let old = ubd.pid()?;
-    sh(format!("kill -9 {old}"))?;
+    // As long as it lives `ubd recover` has nothing to wait for.
+    sh(format!(
+        "kill -9 {old}; while kill -0 {old} 2>/dev/null; do sleep 0.1; done"
+    ))?;
     Ok(Stuck { ubd, read, old })
 }
 
