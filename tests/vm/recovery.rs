@@ -2,6 +2,7 @@
 //! Devices that outlive their daemons: killed, replaced, followed by another.
 
 mod by_hand;
+mod interrupted;
 mod killed;
 mod killer;
 mod once;
@@ -23,6 +24,7 @@ pub const TESTS: &[Test] = &[
     Test::new("recovery/spoilt_records", refused::spoilt_records),
     Test::new("recovery/another_backing", refused::another_backing),
     Test::new("recovery/two_at_once", refused::two_at_once),
+    Test::new("recovery/interrupted", interrupted::interrupted),
     Test::new("recovery/killed_model_disk", killed::model_disk),
     Test::new("recovery/killed_model_file", killed::model_file),
     Test::new("recovery/killed_model_user_copy", killed::model_user_copy),
