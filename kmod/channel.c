@@ -44,7 +44,7 @@ static int ubd_ch_release(struct inode *inode, struct file *file)
 	if (ub->front)
 		ubd_server_lost(ub);
 	for (i = 0; i < ub->info.nr_hw_queues; i++) {
-		ubd_end_server_requests(ub->queues[i], NULL);
+		ubd_end_server_requests(ub->queues[i], NULL, NULL);
 		ubd_queue_reset(ub->queues[i]);
 	}
 	/* From here on every request finds that there is no server. */
@@ -357,7 +357,8 @@ static void ubd_ch_cancel(struct io_uring_cmd *cmd, unsigned int issue_flags)
 		/* What its task has taken, others may answer. */
 		cmd = ubd_batch_take(pdu->q, cmd);
 	} else {
-		ubd_task_lost(pdu->q, pdu->io);
+		if (!READ_ONCE(pdu->io->lost))
+			ubd_task_lost(pdu->q, pdu->io->task, pdu->io->ring);
 		cmd = ubd_take_command(pdu->io, cmd);
 	}
 	if (cmd)

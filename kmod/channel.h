@@ -140,8 +140,9 @@ void ubd_queues_free(struct ubd_device *ub);
 void ubd_queue_reset(struct ubd_queue *q);
 bool ubd_hand_data(struct ubd_queue *q, struct ubd_io *io, struct request *rq,
 		   struct io_uring_cmd *cmd, unsigned int issue_flags);
-bool ubd_end_server_requests(struct ubd_queue *q, const struct ubd_io *like);
-void ubd_task_lost(struct ubd_queue *q, struct ubd_io *io);
+bool ubd_end_server_requests(struct ubd_queue *q, struct task_struct *task,
+			     void *ring);
+void ubd_task_lost(struct ubd_queue *q, struct task_struct *task, void *ring);
 bool ubd_server_is_busy(struct ubd_device *ub);
 struct io_uring_cmd *ubd_take_commands(struct ubd_device *ub);
 void ubd_end_commands(struct io_uring_cmd *list);

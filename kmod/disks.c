@@ -129,10 +129,7 @@ void ubd_front_gone(struct ubd_device *ub)
 	put_disk(ub->hidden);
 	ub->hidden = NULL;
 	ub->hidden_bdev = NULL;
-	ubd_slots_end_front(ub);
-	/* Pairs with the barrier of test_and_set_bit() in ubd_delete(). */
-	smp_mb__after_atomic();
-	if (test_bit(UBD_ST_DELETED, &ub->state))
+	if (ubd_slots_end_front(ub))
 		ubd_slots_release(ub, true, true);
 	put_device(&ub->cdev_dev);
 }
@@ -195,7 +192,8 @@ static bool ubd_is_copying(struct ubd_device *ub)
 	unsigned int i;
 
 	for (i = 0; i < ub->info.nr_hw_queues; i++)
-		copying |= ubd_end_server_requests(ub->queues[i], NULL);
+		copying |= ubd_end_server_requests(ub->queues[i], NULL,
+						   NULL);
 	return copying;
 }
 

@@ -61,6 +61,9 @@ static void ubd_deliver(struct ubd_queue *q, struct ubd_io *io, bool dead,
 	spin_lock(&io->lock);
 	cmd = io->cmd;
 	rq = io->req;
+	/* Its ring may stay: what comes is not to be tried again and again. */
+	if (dead)
+		WRITE_ONCE(q->dead, true);
 	if (dead || io->state == UBD_IO_ABORTED)
 		goto abort;
 	io->state = UBD_IO_COPYING;
@@ -179,17 +182,15 @@ static blk_status_t ubd_queue_rq(struct blk_mq_hw_ctx *hctx,
  * A task or a ring of a queue is going: what it took nobody can answer. Others
  * go on with what they have, and get no more.
  */
-void ubd_task_lost(struct ubd_queue *q, struct ubd_io *io)
+void ubd_task_lost(struct ubd_queue *q, struct task_struct *task, void *ring)
 {
 	unsigned int tag;
 
 	WRITE_ONCE(q->dead, true);
-	if (READ_ONCE(io->lost))
-		return;
 	for (tag = 0; tag < q->depth; tag++)
-		if (q->ios[tag].task == io->task && q->ios[tag].ring == io->ring)
+		if (q->ios[tag].task == task && q->ios[tag].ring == ring)
 			WRITE_ONCE(q->ios[tag].lost, true);
-	ubd_end_server_requests(q, io);
+	ubd_end_server_requests(q, task, ring);
 }
 
 /*
@@ -199,28 +200,40 @@ void ubd_task_lost(struct ubd_queue *q, struct ubd_io *io)
 static enum blk_eh_timer_return ubd_timeout(struct request *rq)
 {
 	struct ubd_queue *q = rq->mq_hctx->driver_data;
+	struct task_struct *gone = NULL;
 	int tag = READ_ONCE(rq->tag);
-	bool gone = false;
 	struct ubd_io *io;
+	void *ring;
 
 	/* Just being requeued: not the daemon's any more. */
 	if (tag < 0)
 		return BLK_EH_RESET_TIMER;
 	io = &q->ios[tag];
-	/* As long as it has the request, its task is there. */
+	/*
+	 * As long as it has the request, its task is there, and the queue is
+	 * not yet reset for the next one.
+	 */
 	spin_lock(&io->lock);
+	ring = io->ring;
 	if (io->req == rq && io->task) {
-		gone = io->state == UBD_IO_SERVER &&
-		       io->task->flags & PF_EXITING;
-		/* Nor for one that never takes it, or whose memory waits. */
-		if (!gone && ubd_is_unprivileged(q->ub))
+		if (io->state != UBD_IO_COPYING &&
+		    io->task->flags & PF_EXITING) {
+			gone = get_task_struct(io->task);
+			WRITE_ONCE(q->dead, true);
+		} else if (ubd_is_unprivileged(q->ub)) {
+			/* Nor for one whose memory waits. */
 			send_sig(SIGKILL, io->task, 1);
+		}
 	}
 	spin_unlock(&io->lock);
 	if (!gone)
 		return BLK_EH_RESET_TIMER;
-	/* It held no command whose end would have told us. */
-	ubd_task_lost(q, io);
+	/*
+	 * No command has ended to tell us: it held none, or its ring outlives
+	 * it. Meanwhile the next server may be there, with tasks of its own.
+	 */
+	ubd_task_lost(q, gone, ring);
+	put_task_struct(gone);
 	return BLK_EH_DONE;
 }
 
@@ -246,10 +259,11 @@ const struct block_device_operations ubd_hidden_fops = {
 /*
  * Take back what the daemon owns or is about to get. Returns true if copies
  * are still running; those end themselves once ub->aborting or q->dead is set.
- * So do borrowed requests, when they are returned. Of the task and ring of
- * @like, or of all.
+ * So do borrowed requests, when they are returned. Of @task and its @ring, or,
+ * without a task, of all.
  */
-bool ubd_end_server_requests(struct ubd_queue *q, const struct ubd_io *like)
+bool ubd_end_server_requests(struct ubd_queue *q, struct task_struct *task,
+			     void *ring)
 {
 	bool copying = false, taken = false;
 	unsigned int tag;
@@ -259,7 +273,7 @@ bool ubd_end_server_requests(struct ubd_queue *q, const struct ubd_io *like)
 		struct request *rq = NULL;
 		bool seen = false;
 
-		if (like && (io->task != like->task || io->ring != like->ring))
+		if (task && (io->task != task || io->ring != ring))
 			continue;
 		spin_lock(&io->lock);
 		if (io->state == UBD_IO_SERVER) {

@@ -302,11 +302,14 @@ void ubd_slots_release(struct ubd_device *ub, bool all, bool sync)
 /*
  * Nobody uses the front any more. What drains goes, and only then another front
  * may come: START is refused until UBD_ST_FRONT is clear, and ub->mutex keeps
- * it, and an UNREG_SLOT, from coming between the last look and that.
+ * it, and an UNREG_SLOT, from coming between the last look and that. Returns
+ * whether the rest is to go, too: DEL has come, and leaves that to us. Later
+ * the slots may be another front's.
  */
-void ubd_slots_end_front(struct ubd_device *ub)
+bool ubd_slots_end_front(struct ubd_device *ub)
 {
 	struct ubd_detached d;
+	bool deleted;
 
 	mutex_lock(&ub->mutex);
 	while (ubd_slots_detach(ub, false, &d)) {
@@ -315,7 +318,9 @@ void ubd_slots_end_front(struct ubd_device *ub)
 		mutex_lock(&ub->mutex);
 	}
 	clear_bit(UBD_ST_FRONT, &ub->state);
+	deleted = test_bit(UBD_ST_DELETED, &ub->state);
 	mutex_unlock(&ub->mutex);
+	return deleted;
 }
 
 static int ubd_slot_kill(struct ubd_device *ub, u32 nr)
@@ -408,11 +413,9 @@ int ubd_slot_unregister(struct ubd_device *ub, u32 nr)
 		}
 		put_disk(front);
 	}
-	if (detached) {
-		if (idle)
-			d.dirty = d.touch = false;
+	/* It flushes again, for another slot may have got the number. */
+	if (detached)
 		ubd_slot_close(&d, true);
-	}
 	return ret;
 }
 

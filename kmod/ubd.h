@@ -320,7 +320,7 @@ int ubd_slot_resize(struct ubd_device *ub, struct ubd_slot_resize *resize);
 int ubd_slot_list(struct ubd_device *ub, struct ubd_slot_list *list);
 void ubd_slots_stack(struct ubd_device *ub, struct queue_limits *lim);
 void ubd_slots_release(struct ubd_device *ub, bool all, bool sync);
-void ubd_slots_end_front(struct ubd_device *ub);
+bool ubd_slots_end_front(struct ubd_device *ub);
 
 /* file.c */
 void ubd_file_limits_set(struct queue_limits *lim, unsigned int block,

@@ -4,6 +4,7 @@
 
 mod del;
 mod programs;
+mod ring;
 mod unload;
 
 use std::fs::File;
@@ -48,6 +49,14 @@ pub const TESTS: &[Test] = &[
         name: "lifecycle/queue_thread_dies",
         run: queue_thread_dies,
     },
+    Test::new(
+        "lifecycle/ring_outlives_its_thread",
+        ring::outlives_its_thread,
+    ),
+    Test::new(
+        "lifecycle/ring_outlives_its_thread_waiting",
+        ring::outlives_its_thread_waiting,
+    ),
     Test {
         name: "lifecycle/del_while_open",
         run: del::while_open,
@@ -278,12 +287,16 @@ fn hanging_read(ubd: &Ubd, node: File) -> Result<(Server, JoinHandle<io::Result<
         },
     );
     Control::open()?.start(ubd.id(), std::process::id())?;
-    let disk = ubd.node();
     wait_for("the node", BOUND, || {
-        std::fs::exists(&disk).unwrap_or(false)
+        std::fs::exists(ubd.node()).unwrap_or(false)
     })?;
-    let read = std::thread::spawn(move || File::open(disk)?.read_exact_at(&mut [0; 4096], 8 << 20));
-    Ok((server, read))
+    Ok((server, read_of(ubd)))
+}
+
+/// Somebody who reads what nobody else does.
+fn read_of(ubd: &Ubd) -> JoinHandle<io::Result<()>> {
+    let disk = ubd.node();
+    std::thread::spawn(move || File::open(disk)?.read_exact_at(&mut [0; 4096], 8 << 20))
 }
 
 fn ends_with_eio(read: JoinHandle<io::Result<()>>) -> Result<()> {

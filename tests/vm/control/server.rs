@@ -106,6 +106,15 @@ pub fn command(fd: i32, op: u32, cmd: &ublk::IoCmd, addr: Option<u64>) -> squeue
         .build()
 }
 
+/// How a ring has its completions delivered.
+#[derive(Debug, Clone, Copy)]
+pub enum Ring {
+    /// To its thread, whenever that leaves the kernel.
+    Plain,
+    /// To its thread, when that asks for them.
+    Deferred,
+}
+
 /// A ring on a character node. It belongs to the thread that uses it first.
 pub struct Queue {
     pub node: File,
@@ -117,7 +126,16 @@ pub struct Queue {
 
 impl Queue {
     pub fn new(node: File, q_id: u16, depth: u16) -> Result<Queue> {
-        let ring = IoUring::new(u32::from(depth).max(8) * 2).context("failed to make a ring")?;
+        Queue::with(Ring::Plain, node, q_id, depth)
+    }
+
+    pub fn with(ring: Ring, node: File, q_id: u16, depth: u16) -> Result<Queue> {
+        let mut builder = IoUring::builder();
+        if matches!(ring, Ring::Deferred) {
+            builder.setup_single_issuer().setup_defer_taskrun();
+        }
+        let ring = builder.build(u32::from(depth).max(8) * 2);
+        let ring = ring.context("failed to make a ring")?;
         Ok(Queue {
             node,
             ring,
