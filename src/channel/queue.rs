@@ -273,19 +273,24 @@ impl<'a> Queue<'a> {
         self.ring.completion().next()
     }
 
+    fn failed(&self) -> String {
+        format!("failed to run the ring of queue {}", self.id)
+    }
+
     fn submit(&mut self, want: u32) -> Result<()> {
         loop {
             match self.entry.enter(&mut self.ring, want) {
                 Ok(()) => return Ok(()),
                 Err(err) if err.raw_os_error() == Some(libc::EINTR) => {}
-                // The kernel has no memory for an operation: what is under way gives some back.
+                // The kernel has no memory for an operation. What is under way gives some back, and
+                // somebody may wait for its end.
                 Err(err) if err.raw_os_error() == Some(libc::EAGAIN) => {
                     thread::sleep(Duration::from_millis(1));
+                    if want > 0 {
+                        return self.entry.look().context(|| self.failed());
+                    }
                 }
-                Err(err) => {
-                    return Err(err)
-                        .context(|| format!("failed to run the ring of queue {}", self.id))
-                }
+                Err(err) => return Err(err).context(|| self.failed()),
             }
         }
     }

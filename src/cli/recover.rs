@@ -39,10 +39,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if info.state == ublk::S_DEV_LIVE && record.daemon.lives() {
         return Err(still_served(&record).into());
     }
-    let takeover = takeover(control, &record, PATIENCE)?;
+    let takeover = takeover(control, lock, &record, PATIENCE)?;
     if args.foreground {
         daemon::serve(takeover, |started| {
-            drop(lock);
             if let Err(err) = report(started, "recovered") {
                 log::warn!("{err:#}");
             }
@@ -121,7 +120,12 @@ fn still_served(record: &Record) -> Error {
 }
 
 /// What the next daemon of a device does.
-pub(super) fn takeover(control: Control, record: &Record, patience: Duration) -> Result<Takeover> {
+pub(super) fn takeover(
+    control: Control,
+    lock: Lock,
+    record: &Record,
+    patience: Duration,
+) -> Result<Takeover> {
     let id = record.id;
     let what = || format!("failed to open what is behind `{}`", block_node(id));
     let spec = record
@@ -145,6 +149,7 @@ pub(super) fn takeover(control: Control, record: &Record, patience: Duration) ->
     }
     Ok(Takeover {
         control,
+        lock,
         id,
         target,
         fast_path: record.fast_path.as_ref().map(fast_path).transpose()?,

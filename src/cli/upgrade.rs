@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let id = args.device;
     daemon::close_inherited();
-    let _lock = Lock::take(id)?;
+    let lock = Lock::take(id)?;
     let control = Control::open()?;
     let info = control.dev_info(id)?;
     check(&info, "upgrade")?;
@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         );
     }
     // All that can fail by then has failed while the old daemon serves.
-    let takeover = takeover(control, &record, PATIENCE)?;
+    let takeover = takeover(control, lock, &record, PATIENCE)?;
     let timeout = Duration::from_secs(args.timeout.into());
     takeover
         .control

@@ -2,7 +2,7 @@
 //! The life of a device: from ADD to DEL, or from one daemon to the next.
 
 use super::queues::Queues;
-use super::record::{FastPathRecord, Process, Record, RecordDir};
+use super::record::{FastPathRecord, Lock, Process, Record, RecordDir};
 use super::wait::{Bell, Signals};
 use super::{unsupported, Config, FastPath, Job, Started, Takeover};
 use crate::channel::CharNode;
@@ -44,6 +44,8 @@ pub(super) struct Device {
     queues: Queues,
     bell: Bell,
     records: Option<RecordDir>,
+    /// While the device changes its daemon.
+    lock: Option<Lock>,
     own_program: Option<Own>,
     fate: Fate,
 }
@@ -86,6 +88,7 @@ impl Device {
     fn take_over(takeover: Takeover) -> Result<Self> {
         let Takeover {
             control,
+            lock,
             id,
             target,
             ..
@@ -107,6 +110,7 @@ impl Device {
         device.fast_path = takeover.fast_path;
         device.forward = takeover.forward;
         device.taken_over = true;
+        device.lock = Some(lock);
         Ok(device)
     }
 
@@ -131,6 +135,7 @@ impl Device {
             queues: Queues::default(),
             bell,
             records: None,
+            lock: None,
             own_program: None,
             fate,
         };
@@ -195,23 +200,34 @@ impl Device {
         if !self.taken_over {
             self.set_fast_path()?;
         }
-        // Who asks us to end asks for the end of what is ours, and this device is not yet.
-        if self.taken_over && signals.has_come()? {
-            return Err(Error::new(
-                Kind::Io,
-                format!("interrupted before `{}` had its new daemon", block_node(id)),
-            ));
+        if self.taken_over {
+            self.go_on(signals)?;
         }
         // Before the device serves: from its first request on it can be recovered.
         self.record()?;
         let pid = std::process::id();
         if self.taken_over {
             self.control.end_recovery(id, pid)?;
+            self.go_on(signals)?;
             self.fate = Fate::Deleted;
+            self.lock = None;
             Ok(())
         } else {
             self.control.start(id, pid)
         }
+    }
+
+    /// Who asks us to end asks for the end of what is ours, and a device that is being taken over is
+    /// not yet.
+    fn go_on(&self, signals: &Signals) -> Result<()> {
+        if !signals.has_come()? {
+            return Ok(());
+        }
+        let node = block_node(self.info.dev_id);
+        Err(Error::new(
+            Kind::Io,
+            format!("interrupted before `{node}` had its new daemon"),
+        ))
     }
 
     /// A queue has ended before its time: why?
@@ -298,12 +314,14 @@ impl Device {
                     self.fate = Fate::Waits;
                     return self.queues.join();
                 }
-                // The others end with the process.
-                Err(err) if err.kind() == Kind::Busy => {
+                // Somebody has stopped it.
+                Err(err) if err.kind() == Kind::NotFound => {}
+                Err(_) => {
                     self.fate = Fate::Waits;
-                    return self.queues.first_failure();
+                    let failure = self.queues.first_failure();
+                    self.let_go_later();
+                    return failure;
                 }
-                Err(_) => {}
             }
         }
         // If somebody stops the device, stopping it again changes nothing.
@@ -322,6 +340,21 @@ impl Device {
         }
         let asked = self.control.quiesce(self.info.dev_id, Some(LAST_REQUESTS));
         asked.inspect_err(|err| log::error!("{err:#}"))
+    }
+
+    /// The other queues end with the process or, if that has more devices to serve, when they have
+    /// done what they have.
+    fn let_go_later(mut self) {
+        let id = self.info.dev_id;
+        let waiter = thread::Builder::new().name(format!("ubd{id}-end"));
+        let waits = waiter.spawn(move || {
+            if self.control.quiesce(id, None).is_ok() {
+                let _ = self.queues.join();
+            }
+        });
+        if let Err(err) = waits {
+            log::error!("failed to wait for the queues of device {id}: {err}");
+        }
     }
 
     /// Stops the device, so that the queues end.

@@ -60,6 +60,8 @@ pub struct Config {
 /// A device that is there, and has no daemon or loses it just now.
 pub struct Takeover {
     pub control: Control,
+    /// Held until the new daemon serves.
+    pub lock: record::Lock,
     pub id: u32,
     /// It must serve what the one before it did.
     pub target: Arc<dyn Target>,

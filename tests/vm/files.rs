@@ -2,6 +2,7 @@
 //! Regular files as backing: who calls the file system, the submitter or a thread, and that the
 //! bytes are right whoever does. Every test looks at the counters of both.
 
+mod aio;
 mod claimed;
 mod discards;
 mod fragmented;
@@ -31,6 +32,7 @@ pub const TESTS: &[Test] = &[
     Test::new("files/size_limit_of_the_submitter", inline::size_limit),
     Test::new("files/cached_pages_of_the_backing", inline::cached_pages),
     Test::new("files/claimed_front", claimed::exclusive),
+    Test::new("files/who_frees_memory", claimed::frees_memory),
     Test::new("files/page_cache_of_the_front", claimed::page_cache),
     Test::new("files/mapped_front", claimed::mapped_memory),
     Test::new("files/fragmented_and_cold", fragmented::cold),
@@ -39,6 +41,7 @@ pub const TESTS: &[Test] = &[
     Test::new("files/writeback_without_memory", stacked::little_memory),
     Test::new("files/threads_are_out_of_reclaim", threads::out_of_reclaim),
     Test::new("files/frozen", frozen::frozen),
+    Test::new("files/frozen_submitter", frozen::submitter),
     Test::new("files/full", full::no_space),
     Test::new("files/truncated_under_load", full::truncated),
     Test::new("files/times", times::times),

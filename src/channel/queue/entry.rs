@@ -46,8 +46,17 @@ impl Entry {
 
     /// Submits what has been pushed to `ring` and waits for `want` completions.
     pub(super) fn enter(&self, ring: &mut IoUring, want: u32) -> io::Result<()> {
+        self.call(ring.submission().len() as u32, want, want > 0)
+    }
+
+    /// Lets the kernel tell what has ended by now, though it could not take anything.
+    pub(super) fn look(&self) -> io::Result<()> {
+        self.call(0, 0, true)
+    }
+
+    fn call(&self, submit: u32, want: u32, get: bool) -> io::Result<()> {
         let mut flags = self.flags;
-        flags.set(EnterFlags::GETEVENTS, want > 0);
+        flags.set(EnterFlags::GETEVENTS, get);
         let fd = self.number.unwrap_or(self.ring as u32);
         // SAFETY: there is no argument, and what the entries point to was promised when they were
         // pushed.
@@ -55,7 +64,7 @@ impl Entry {
             libc::syscall(
                 libc::SYS_io_uring_enter,
                 fd,
-                ring.submission().len() as u32,
+                submit,
                 want,
                 flags.bits(),
                 std::ptr::null::<libc::c_void>(),

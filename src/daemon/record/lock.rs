@@ -10,8 +10,8 @@ use std::os::unix::fs::OpenOptionsExt;
 
 /// Held while a device changes its daemon or its size.
 ///
-/// A lock of the byte of `/run/ubd/lock` that has the device's number, held by this process and not
-/// by those that it forks: a daemon does not inherit it.
+/// A lock of the byte of `/run/ubd/lock` that has the device's number. Those that are forked hold it,
+/// too: a new daemon must have it to the end of its start, even if its starter is no more.
 #[derive(Debug)]
 pub struct Lock(#[allow(dead_code, reason = "its end is the end of the lock")] File);
 
@@ -38,7 +38,7 @@ impl Lock {
             l_len: 1,
             l_pid: 0,
         };
-        match fcntl(&file, FcntlArg::F_SETLK(&lock)) {
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&lock)) {
             Err(Errno::EACCES | Errno::EAGAIN) => Err(Error::new(
                 Kind::Busy,
                 format!("another command is at work on device {id}; wait for it to end"),

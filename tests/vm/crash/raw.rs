@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A disk without a file system: which versions of each sector may be there after a power cut.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,8 +46,8 @@ pub struct History {
     issued: Vec<Vec<Version>>,
     /// As marked in the log, from mark 1 on.
     acks: Vec<Ack>,
-    /// What was written with FUA.
-    fua: Vec<Version>,
+    /// What was written with FUA, and each sector of it.
+    fua: Vec<(Version, usize)>,
 }
 
 impl History {
@@ -62,7 +63,7 @@ struct State {
     issued: Vec<Vec<Version>>,
     completed: Vec<Version>,
     durable: Vec<Version>,
-    fua: Vec<Version>,
+    fua: Vec<(Version, usize)>,
 }
 
 struct Load<'a> {
@@ -176,7 +177,8 @@ impl Load<'_> {
         let mut rng = Rng::with_seed(3);
         for _ in 0..DURABLE_WRITES {
             let (version, sectors) = self.write(&DURABLE, &mut rng, libc::RWF_DSYNC)?;
-            lock(&self.state).fua.push(version);
+            let written = sectors.clone().map(|sector| (version, sector));
+            lock(&self.state).fua.extend(written);
             self.acknowledge(|durable| durable[sectors].fill(version))?;
         }
         Ok(())
@@ -250,7 +252,7 @@ pub struct Judge<'a> {
     now: Vec<Option<Version>>,
     /// Acknowledgements before the power cut.
     acks: usize,
-    fua: Vec<Version>,
+    fua: HashSet<(Version, usize)>,
 }
 
 impl<'a> Judge<'a> {
@@ -259,7 +261,7 @@ impl<'a> Judge<'a> {
             history,
             now: vec![Some(0); REGION],
             acks: 0,
-            fua: Vec::new(),
+            fua: HashSet::new(),
         }
     }
 
@@ -272,7 +274,7 @@ impl<'a> Judge<'a> {
         };
         self.now[sector] = version;
         if let (true, Some(version)) = (fua, version) {
-            self.fua.push(version);
+            self.fua.insert((version, sector));
         }
     }
 
@@ -312,15 +314,15 @@ impl<'a> Judge<'a> {
         Ok(())
     }
 
-    /// Every write that asked for it was FUA on its disk.
+    /// Every write that asked for it was FUA on its disk, or on each of those it was cut for.
     pub fn check_fua(judges: &[Judge<'_>]) -> Result<()> {
         let Some(history) = judges.first().map(|judge| judge.history) else {
             bail!("no log");
         };
-        for version in &history.fua {
+        for write @ (version, sector) in &history.fua {
             ensure!(
-                judges.iter().any(|judge| judge.fua.contains(version)),
-                "write {version} has lost its FUA on the way"
+                judges.iter().any(|judge| judge.fua.contains(write)),
+                "write {version} has lost its FUA on the way to sector {sector}"
             );
         }
         Ok(())

@@ -15,6 +15,8 @@ use crate::support::io::{forget_cached, open_buffered, read_direct};
 use crate::support::{growth, Quiet};
 
 const IMAGE: usize = 4 << 20;
+/// `linux/prctl.h`.
+const PR_SET_IO_FLUSHER: i32 = 57;
 
 /// Opened O_EXCL, as a file system or device-mapper does: nothing is inline, not even for others.
 pub fn exclusive() -> Result<()> {
@@ -37,6 +39,27 @@ pub fn exclusive() -> Result<()> {
         user.write(50)
     })?;
     mostly_inline(&count, 100, start.elapsed(), 1).context("no longer claimed")?;
+    user.check(&image.path)
+}
+
+/// A task that others wait for when they need memory, as a FUSE server or an iSCSI target is.
+pub fn frees_memory() -> Result<()> {
+    let image = Image::new(EXT4, IMAGE)?;
+    let ubd = image.device()?;
+    let mut user = image.user(&ubd)?;
+    let io_flusher = |on: libc::c_ulong| {
+        // SAFETY: marks this thread, and touches no memory.
+        let done = unsafe { libc::prctl(PR_SET_IO_FLUSHER, on, 0, 0, 0) };
+        ensure!(done == 0, std::io::Error::last_os_error());
+        Ok(())
+    };
+    io_flusher(1)?;
+    let count = growth(&ubd, || {
+        user.read(50)?;
+        user.write(50)
+    });
+    io_flusher(0)?;
+    never_inline(&count?, 100)?;
     user.check(&image.path)
 }
 

@@ -1,29 +1,40 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A frozen file system below: writes wait, reads do not.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 
+use super::aio::Aio;
 use super::{mostly_inline, Image, EXT4};
 use crate::support::backing::noise;
-use crate::support::io::write_direct;
-use crate::support::{growth, seconds, sh, Quiet};
+use crate::support::io::{write_direct, Aligned};
+use crate::support::{growth, seconds, sh, wait_for, Quiet};
 
-struct Frozen<'a>(&'a Path);
+/// A file system that is frozen, at once: a command would take its time.
+struct Frozen(File);
 
-impl Frozen<'_> {
-    fn new(dir: &Path) -> Result<Frozen<'_>> {
-        sh(format!("fsfreeze -f {}", dir.display()))?;
+const FIFREEZE: libc::Ioctl = 0xc004_5877;
+const FITHAW: libc::Ioctl = 0xc004_5878;
+
+impl Frozen {
+    fn new(dir: &Path) -> Result<Frozen> {
+        let dir = File::open(dir)?;
+        // SAFETY: the argument is ignored.
+        let done = unsafe { libc::ioctl(dir.as_raw_fd(), FIFREEZE, 0) };
+        ensure!(done == 0, std::io::Error::last_os_error());
         Ok(Frozen(dir))
     }
 }
 
-impl Drop for Frozen<'_> {
+impl Drop for Frozen {
     fn drop(&mut self) {
-        let _ = sh(format!("fsfreeze -u {}", self.0.display()));
+        // SAFETY: the argument is ignored.
+        unsafe { libc::ioctl(self.0.as_raw_fd(), FITHAW, 0) };
     }
 }
 
@@ -85,4 +96,39 @@ pub fn frozen() -> Result<()> {
     let start = Instant::now();
     let count = growth(&ubd, || user.write(50))?;
     mostly_inline(&count, 50, start.elapsed(), 1).context("thawed")
+}
+
+/// Who submits and does not wait is not made to.
+pub fn submitter() -> Result<()> {
+    let image = Image::new(EXT4, 4 << 20)?;
+    let ubd = image.device()?;
+    let mut user = image.user(&ubd)?;
+    let _quiet = Quiet::udev()?;
+    let aio = Aio::new()?;
+    // Once a second a write goes to a thread anyway, for the times.
+    for round in 0..10 {
+        user.write(1)?;
+        let data = Aligned::copy_of(noise(round * 512, BLOCK), 0);
+        let file = user.file().try_clone()?;
+        let frozen = Frozen::new(image.mount.dir())?;
+        let count = growth(&ubd, || {
+            thread::scope(|scope| {
+                let submits = scope.spawn(|| aio.write(&file, &data, 0));
+                let returned =
+                    wait_for("io_submit to return", seconds(10), || submits.is_finished());
+                let early = aio.end(false);
+                drop(frozen);
+                submits.join().expect("the submitter")?;
+                ensure!(early?.is_none(), "a write ended on a frozen file system");
+                returned
+            })
+        })?;
+        ensure!(aio.end(true)? == Some(BLOCK as i64), "the write failed");
+        user.bytes[..BLOCK].copy_from_slice(noise(round * 512, BLOCK));
+        user.check(&image.path)?;
+        if count["inline_eagain"] > 0 {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("no write was tried inline")
 }
