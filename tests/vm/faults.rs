@@ -36,12 +36,8 @@ pub const TESTS: &[Test] = &[
     Test::new("faults/dust_mapped", || dust::heals(Way::Mapped)),
     Test::new("faults/dust_declined", || dust::heals(Way::Declined)),
     Test::new("faults/dust_forwarded", || dust::heals(Way::Forwarded)),
-    Test::new("faults/flush_mapped", || {
-        long_only(|| flush::fails(Way::Mapped))
-    }),
-    Test::new("faults/flush_declined", || {
-        long_only(|| flush::fails(Way::Declined))
-    }),
+    Test::new("faults/flush_mapped", || flush::fails(Way::Mapped)),
+    Test::new("faults/flush_declined", || flush::fails(Way::Declined)),
     Test::new("faults/flush_forwarded", || {
         long_only(|| flush::fails(Way::Forwarded))
     }),
