@@ -54,6 +54,20 @@ pub fn add(control: &Control, id: Option<u32>, queues: u16, depth: u16) -> Resul
     Ok(device)
 }
 
+/// The same with one queue, and `flags`. Who opens it does not wait for a partition scan.
+pub fn add_unscanned(control: &Control, flags: u64, depth: u16) -> Result<Ubd> {
+    let info = control.add(&AddRequest {
+        queues: 1,
+        depth,
+        max_io_bytes: IO_BYTES as u32,
+        flags: flags | ublk::F_NO_AUTO_PART_SCAN,
+        ..AddRequest::default()
+    })?;
+    let device = Ubd::adopt(info.dev_id);
+    control.set_params(info.dev_id, &params())?;
+    Ok(device)
+}
+
 /// Deletes a device without the tool, which takes its time to start.
 pub fn delete(control: &Control, device: Ubd) -> Result<()> {
     control.del(device.id())?;

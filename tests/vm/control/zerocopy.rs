@@ -14,7 +14,9 @@ use ubd_bpf::control::{AddRequest, Control};
 use ubd_bpf::uapi::ublk;
 
 use super::modes::{Store, DEPTH};
-use super::server::{command, delete, descs_len, map, open_node, params, Queue, IO_BYTES, SECTORS};
+use super::server::{
+    add_unscanned, command, delete, descs_len, map, open_node, Queue, IO_BYTES, SECTORS,
+};
 use crate::support::io::{read_direct, write_direct};
 use crate::support::{needs_features, seconds, Skip, Ubd};
 
@@ -241,17 +243,9 @@ struct Held {
 impl Held {
     fn start(flags: u64, by: By) -> Result<Held> {
         let control = needs_features(flags)?;
-        let info = control.add(&AddRequest {
-            queues: 1,
-            depth: DEPTH,
-            max_io_bytes: IO_BYTES as u32,
-            flags: flags | ublk::F_NO_AUTO_PART_SCAN,
-            ..AddRequest::default()
-        })?;
-        let device = Ubd::adopt(info.dev_id);
-        control.set_params(info.dev_id, &params())?;
-        let lender = Lender::new(open_node(info.dev_id)?, by, backing()?)?;
-        control.start(info.dev_id, std::process::id())?;
+        let device = add_unscanned(&control, flags, DEPTH)?;
+        let lender = Lender::new(open_node(device.id())?, by, backing()?)?;
+        control.start(device.id(), std::process::id())?;
         Ok(Held {
             control,
             device,

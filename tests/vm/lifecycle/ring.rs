@@ -7,28 +7,19 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
-use ubd_bpf::control::{AddRequest, Control};
+use ubd_bpf::control::Control;
 use ubd_bpf::uapi::ublk;
 
 use super::{ends_with_eio, BOUND};
-use crate::control::server::{delete, open_node, params, Queue, Ring, IO_BYTES};
+use crate::control::server::{add_unscanned, delete, open_node, Queue, Ring};
 use crate::support::{wait_for, Ubd};
 
 const DEPTH: u16 = 4;
 
 /// A device whose only queue belongs to a thread that has ended, and its ring.
 fn orphaned(control: &Control, flags: u64, ring: Ring) -> Result<(Ubd, Queue)> {
-    let info = control.add(&AddRequest {
-        queues: 1,
-        depth: DEPTH,
-        max_io_bytes: IO_BYTES as u32,
-        // Whoever opens the disk would wait for the scan.
-        flags: flags | ublk::F_NO_AUTO_PART_SCAN,
-        ..AddRequest::default()
-    })?;
-    let device = Ubd::adopt(info.dev_id);
-    control.set_params(info.dev_id, &params())?;
-    let node = open_node(info.dev_id)?;
+    let device = add_unscanned(control, flags, DEPTH)?;
+    let node = open_node(device.id())?;
     let thread = std::thread::spawn(move || -> Result<Queue> {
         let mut queue = Queue::with(ring, node, 0, DEPTH)?;
         for tag in 0..DEPTH {
@@ -37,9 +28,9 @@ fn orphaned(control: &Control, flags: u64, ring: Ring) -> Result<(Ubd, Queue)> {
         Ok(queue)
     });
     let queue = thread.join().expect("the thread of the queue")?;
-    control.start(info.dev_id, std::process::id())?;
+    control.start(device.id(), std::process::id())?;
     // What only time can tell is told soon.
-    let hidden = format!("/sys/devices/virtual/block/ubdh{}", info.dev_id);
+    let hidden = format!("/sys/devices/virtual/block/ubdh{}", device.id());
     fs::write(format!("{hidden}/queue/io_timeout"), "1000")?;
     wait_for("the node", BOUND, || {
         fs::exists(device.node()).unwrap_or(false)
