@@ -45,11 +45,11 @@ fn kill(ubd: &Ubd) -> Result<u32> {
     Ok(pid)
 }
 
-/// Interrupts `ubd recover` once `daemon`, given its process, gives the one that will be the daemon
+/// Interrupts a command once `daemon`, given its process, gives the one that will be the daemon
 /// and that has blocked the signals: it waits for the old one then.
 fn interrupt(mut starter: Child, daemon: impl Fn(u32) -> Option<u32>) -> Result<Child> {
     let pid = starter.id();
-    let waits = wait_for("`ubd recover` to wait", SOON, || {
+    let waits = wait_for("the command to wait", SOON, || {
         daemon(pid).is_some_and(|daemon| blocks_interrupts(daemon).unwrap_or(false))
     });
     if let Err(err) = waits {
@@ -68,9 +68,10 @@ fn blocks_interrupts(pid: u32) -> Result<bool> {
     Ok(blocked & 1 << (libc::SIGINT - 1) != 0)
 }
 
-fn recovering(ubd: &Ubd) -> Command {
+/// `ubd recover` or `upgrade`.
+fn taking_over(verb: &str, ubd: &Ubd) -> Command {
     let mut command = Command::new("ubd");
-    command.arg("recover").arg(ubd.id().to_string());
+    command.arg(verb).arg(ubd.id().to_string());
     command
 }
 
@@ -93,17 +94,22 @@ pub fn interrupted() -> Result<()> {
     let ubd = Ubd::add(&["-t loop --recovery -f", &disk.node()])?;
 
     // In the background the new daemon comes without its starter.
-    let node = kept_open(&ubd)?;
-    let old = kill(&ubd)?;
-    let mut starter = interrupt(recovering(&ubd).spawn()?, only_child)?;
-    ensure!(starter.wait()?.signal() == Some(libc::SIGINT));
-    drop(node);
-    has_survived(&ubd, old).context("the starter was interrupted")?;
+    for verb in ["recover", "upgrade"] {
+        let node = kept_open(&ubd)?;
+        let old = match verb {
+            "recover" => kill(&ubd)?,
+            _ => ubd.pid()?,
+        };
+        let mut starter = interrupt(taking_over(verb, &ubd).spawn()?, only_child)?;
+        ensure!(starter.wait()?.signal() == Some(libc::SIGINT));
+        drop(node);
+        has_survived(&ubd, old).with_context(|| format!("`ubd {verb}` was interrupted"))?;
+    }
 
     // In the foreground it is the daemon that is interrupted, and looks when it has the device.
     let node = kept_open(&ubd)?;
     let old = kill(&ubd)?;
-    let mut command = recovering(&ubd);
+    let mut command = taking_over("recover", &ubd);
     command.arg("--foreground").stderr(Stdio::piped());
     let daemon = interrupt(command.spawn()?, Some)?;
     drop(node);
