@@ -287,16 +287,18 @@ fn hanging_read(ubd: &Ubd, node: File) -> Result<(Server, JoinHandle<io::Result<
         },
     );
     Control::open()?.start(ubd.id(), std::process::id())?;
-    wait_for("the node", BOUND, || {
-        std::fs::exists(ubd.node()).unwrap_or(false)
-    })?;
-    Ok((server, read_of(ubd)))
+    Ok((server, read_of(ubd)?))
 }
 
-/// Somebody who reads what nobody else does.
-fn read_of(ubd: &Ubd) -> JoinHandle<io::Result<()>> {
+/// Somebody who reads what nobody else does, of a device that has just started.
+fn read_of(ubd: &Ubd) -> Result<JoinHandle<io::Result<()>>> {
     let disk = ubd.node();
-    std::thread::spawn(move || File::open(disk)?.read_exact_at(&mut [0; 4096], 8 << 20))
+    wait_for("the node", BOUND, || {
+        std::fs::exists(&disk).unwrap_or(false)
+    })?;
+    Ok(std::thread::spawn(move || {
+        File::open(disk)?.read_exact_at(&mut [0; 4096], 8 << 20)
+    }))
 }
 
 fn ends_with_eio(read: JoinHandle<io::Result<()>>) -> Result<()> {

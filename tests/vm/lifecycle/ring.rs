@@ -10,9 +10,9 @@ use anyhow::{ensure, Context, Result};
 use ubd_bpf::control::Control;
 use ubd_bpf::uapi::ublk;
 
-use super::{ends_with_eio, BOUND};
+use super::{ends_with_eio, read_of};
 use crate::control::server::{add_unscanned, delete, open_node, Queue, Ring};
-use crate::support::{wait_for, Ubd};
+use crate::support::Ubd;
 
 const DEPTH: u16 = 4;
 
@@ -32,9 +32,6 @@ fn orphaned(control: &Control, flags: u64, ring: Ring) -> Result<(Ubd, Queue)> {
     // What only time can tell is told soon.
     let hidden = format!("/sys/devices/virtual/block/ubdh{}", device.id());
     fs::write(format!("{hidden}/queue/io_timeout"), "1000")?;
-    wait_for("the node", BOUND, || {
-        fs::exists(device.node()).unwrap_or(false)
-    })?;
     Ok((device, queue))
 }
 
@@ -43,7 +40,7 @@ pub fn outlives_its_thread() -> Result<()> {
     let control = Control::open()?;
     for ring in [Ring::Plain, Ring::Deferred] {
         let (device, queue) = orphaned(&control, 0, ring)?;
-        let ended = ends_with_eio(super::read_of(&device));
+        let ended = ends_with_eio(read_of(&device)?);
         delete(&control, device)?;
         drop(queue);
         ended.with_context(|| format!("{ring:?}"))?;
@@ -56,7 +53,7 @@ pub fn outlives_its_thread_waiting() -> Result<()> {
     let control = Control::open()?;
     for ring in [Ring::Plain, Ring::Deferred] {
         let (device, queue) = orphaned(&control, ublk::F_USER_RECOVERY, ring)?;
-        let read = super::read_of(&device);
+        let read = read_of(&device)?;
         sleep(Duration::from_secs(3));
         let before = system_ticks()?;
         sleep(Duration::from_secs(2));
