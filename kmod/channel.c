@@ -357,6 +357,7 @@ static void ubd_ch_cancel(struct io_uring_cmd *cmd, unsigned int issue_flags)
 		/* What its task has taken, others may answer. */
 		cmd = ubd_batch_take(pdu->q, cmd);
 	} else {
+		WRITE_ONCE(pdu->q->dead, true);
 		if (!READ_ONCE(pdu->io->lost))
 			ubd_task_lost(pdu->q, pdu->io->task, pdu->io->ring);
 		cmd = ubd_take_command(pdu->io, cmd);

@@ -180,13 +180,13 @@ static blk_status_t ubd_queue_rq(struct blk_mq_hw_ctx *hctx,
 
 /*
  * A task or a ring of a queue is going: what it took nobody can answer. Others
- * go on with what they have, and get no more.
+ * go on with what they have, and get no more: the queue is dead already. Not
+ * marked here, for it may have been reset for the next server since.
  */
 void ubd_task_lost(struct ubd_queue *q, struct task_struct *task, void *ring)
 {
 	unsigned int tag;
 
-	WRITE_ONCE(q->dead, true);
 	for (tag = 0; tag < q->depth; tag++)
 		if (q->ios[tag].task == task && q->ios[tag].ring == ring)
 			WRITE_ONCE(q->ios[tag].lost, true);
