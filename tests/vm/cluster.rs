@@ -77,7 +77,13 @@ pub fn fio_pass(node: &str, seed: u64) -> Result<u64> {
 /// Clusters move between the two halves of a disk, by several threads, while fio verifies.
 fn moves_under_fio() -> Result<()> {
     let disk = SlowWrites::new(4)?;
-    let server = Server::start(&disk.node(), 4, true)?;
+    let server = Server::start(
+        &disk.node(),
+        &server::Options {
+            movers: 4,
+            ..Default::default()
+        },
+    )?;
     let before = server.device.counters()?;
     let start = Instant::now();
     let (mut ios, mut passes) = (0, 0);
@@ -125,7 +131,14 @@ fn moves_under_model() -> Result<()> {
         .copied()
         .collect();
     write_direct(disk.node(), 0, &content)?;
-    let server = Server::start_on(&disk.node(), 2, true, Some(BACKING_BYTES as u64))?;
+    let server = Server::start(
+        &disk.node(),
+        &server::Options {
+            movers: 2,
+            limit: Some(BACKING_BYTES as u64),
+            ..Default::default()
+        },
+    )?;
     let before = server.device.counters()?;
     let mut model = Model::of(&server.device, content, true)?;
     let start = Instant::now();
@@ -161,7 +174,14 @@ fn moves_under_model() -> Result<()> {
 /// copied are lost.
 fn without_fence() -> Result<()> {
     let disk = SlowWrites::new(4)?;
-    let server = Server::start(&disk.node(), 4, false)?;
+    let server = Server::start(
+        &disk.node(),
+        &server::Options {
+            movers: 4,
+            fence: false,
+            ..Default::default()
+        },
+    )?;
     for pass in 1..=20 {
         let Err(err) = fio_pass(&server.device.node(), pass) else {
             continue;
@@ -260,7 +280,13 @@ fn fixed() -> Result<()> {
 /// looks after.
 fn goes_with_its_daemon() -> Result<()> {
     let disk = RamDisk::new()?;
-    let server = Server::start_on(&disk.node(), 1, true, Some(BACKING_BYTES as u64))?;
+    let server = Server::start(
+        &disk.node(),
+        &server::Options {
+            limit: Some(BACKING_BYTES as u64),
+            ..Default::default()
+        },
+    )?;
     let id = server.device.id();
     let node = server.device.node();
     let read = || read_direct(&node, 0, 4096);

@@ -20,9 +20,9 @@ use std::collections::HashMap;
 
 use anyhow::{ensure, Context, Result};
 
-use crate::cluster::server::Server;
+use crate::cluster::server::{Options, Server};
 use crate::support::tree::{EXT4, XFS};
-use crate::support::{long_only, sh, Test, Way};
+use crate::support::{long_only, sh, Test, Way, RAM_DISK_MIB};
 use log::{Entry, What, SECTOR};
 use logged::Logged;
 use raw::{History, Judge, REGION};
@@ -181,8 +181,17 @@ fn title(entry: &Entry) -> String {
 /// Where the region begins for the relocating example: it lies in both halves.
 const MIDDLE: u64 = (MIB << 11) / 2 - REGION as u64 / 2;
 
+/// Small clusters and not too many moves: the log has room for all of them, however slow the load is.
 fn relocating(logged: &Logged, movers: usize) -> Result<Server> {
-    Server::start_on(&logged.nodes()[0], movers, true, Some(MIB << 20))
+    const CLUSTER: u64 = 16 << 10;
+    let options = Options {
+        movers,
+        moves: (RAM_DISK_MIB << 20) / CLUSTER * 3 / 4,
+        cluster_bytes: CLUSTER,
+        limit: Some(MIB << 20),
+        ..Default::default()
+    };
+    Server::start(&logged.nodes()[0], &options)
 }
 
 /// Without a program, its daemon does all.

@@ -25,6 +25,31 @@ use crate::support::{sh, Ubd};
 /// The name of its program.
 pub const PROGRAM: &str = "relocate";
 
+/// How a daemon works.
+pub struct Options {
+    /// Threads that move clusters.
+    pub movers: usize,
+    /// Moves of each of them; then it ends.
+    pub moves: u64,
+    /// Whether they wait for what is in flight.
+    pub fence: bool,
+    pub cluster_bytes: u64,
+    /// Of the disk, only its first bytes.
+    pub limit: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            movers: 1,
+            moves: u64::MAX,
+            fence: true,
+            cluster_bytes: CLUSTER_BYTES,
+            limit: None,
+        }
+    }
+}
+
 /// The running daemon and its device.
 pub struct Server {
     pub device: Ubd,
@@ -48,20 +73,15 @@ impl Drop for Process {
 }
 
 impl Server {
-    /// Shows all of `node`, whose clusters `movers` threads move.
-    pub fn start(node: &str, movers: usize, fence: bool) -> Result<Server> {
-        Server::start_on(node, movers, fence, None)
-    }
-
-    /// Shows `node`, or its first `limit` bytes.
-    pub fn start_on(node: &str, movers: usize, fence: bool, limit: Option<u64>) -> Result<Server> {
+    /// Shows `node`, whose clusters move.
+    pub fn start(node: &str, options: &Options) -> Result<Server> {
         let (from, to) = pipe2(OFlag::O_CLOEXEC)?;
         // SAFETY: the tests run on the only thread of this process.
         let process = match unsafe { fork() }? {
             ForkResult::Child => {
                 drop(from);
                 let mut to = File::from(to);
-                let run = || serve(&mut to, node, movers, fence, limit);
+                let run = || serve(&mut to, node, options);
                 let text = match catch_unwind(AssertUnwindSafe(run)) {
                     Ok(Ok(moves)) => format!("moves {moves}\n"),
                     Ok(Err(err)) => format!("error {err:#}\n").replace('\n', " ") + "\n",
@@ -111,13 +131,13 @@ fn word(said: &mut impl BufRead, what: &str) -> Result<u64> {
 }
 
 /// The daemon; gives the number of moves.
-fn serve(to: &mut File, node: &str, movers: usize, fence: bool, limit: Option<u64>) -> Result<u64> {
+fn serve(to: &mut File, node: &str, options: &Options) -> Result<u64> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     let target = Arc::new(Moving::open(
         node.into(),
-        limit,
+        options.limit,
         PROGRAM.parse()?,
-        CLUSTER_BYTES,
+        options.cluster_bytes,
     )?);
     let config = Config {
         control: Control::open()?,
@@ -147,13 +167,15 @@ fn serve(to: &mut File, node: &str, movers: usize, fence: bool, limit: Option<u6
     thread::scope(|scope| {
         let mut threads = Vec::new();
         let served = daemon::serve(config, |started| {
-            for _ in 0..movers {
+            for _ in 0..options.movers {
                 threads.push(scope.spawn(move || -> ubd_bpf::Result<()> {
-                    while !stop.load(Ordering::Relaxed) {
-                        let moved = mover.step(|| match fence {
+                    let mut left = options.moves;
+                    while left > 0 && !stop.load(Ordering::Relaxed) {
+                        let moved = mover.step(|| match options.fence {
                             true => control.fence(started.id),
                             false => Ok(()),
                         })?;
+                        left -= u64::from(moved);
                         moves.fetch_add(u64::from(moved), Ordering::Relaxed);
                     }
                     Ok(())

@@ -4,13 +4,12 @@
 use std::fs::OpenOptions;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::time::Instant;
 
 use anyhow::{ensure, Context, Result};
 
 use super::{device, mostly_inline, EXT4};
 use crate::support::mount::{image, Mount};
-use crate::support::{growth, sh, RamDisk, RawUser};
+use crate::support::{sh, RamDisk, RawUser};
 
 const IMAGE: usize = 64 << 20;
 const BLOCK: usize = 4096;
@@ -56,10 +55,11 @@ pub fn cold() -> Result<()> {
     user.write(2)?;
     for _ in 0..3 {
         let mut part = |what: fn(&mut RawUser) -> Result<()>| -> Result<()> {
-            sh("sync; echo 3 > /proc/sys/vm/drop_caches")?;
-            let start = Instant::now();
-            let count = growth(&ubd, || what(&mut user))?;
-            mostly_inline(&count, 100, start.elapsed(), 1)
+            mostly_inline(&ubd, 1, || {
+                sh("sync; echo 3 > /proc/sys/vm/drop_caches")?;
+                what(&mut user)?;
+                Ok(100)
+            })
         };
         part(|user| user.read(100)).context("reads")?;
         part(|user| user.write(100)).context("overwrites")?;
