@@ -233,6 +233,10 @@ fn recovery() -> Result<()> {
         let pid = device.pid()?;
         // rublk does not ask for REISSUE: what it has in hand when it dies is lost.
         sh("pkill -STOP -x fio; sleep 1")?;
+        wait_for("the end of what fio has in flight", seconds(20), || {
+            let flying = device.attr("inflight").unwrap_or_default();
+            flying.split_whitespace().eq(["0", "0"])
+        })?;
         sh(format!("kill -9 {pid}"))?;
         wait_for("the device to be quiesced", seconds(20), || {
             device
