@@ -5,12 +5,13 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 use ubd_bpf::control::Control;
 
 use super::{control, server, user};
-use crate::support::{seconds, wait_for};
+use crate::support::wait_for;
 
 /// What a process is: `NAME ID SEED DISK`.
 const ROLE: &str = "UBD_VM_FUZZ_ROLE";
@@ -96,7 +97,7 @@ impl Role {
         let pid = self.child.id();
         if self.wait(10).is_err() {
             // A server that opens its own disk waits for itself, dead or alive, and is not gone before
-            // its last thread is. STOP is the way out.
+            // its last thread is. STOP is the way out, and has to come before the kernel complains.
             Control::open()?.stop(self.id)?;
         }
         let gone = self.wait(30);
@@ -117,7 +118,7 @@ impl Role {
     }
 
     fn wait(&mut self, most: u64) -> Result<()> {
-        wait_for("a killed process to go", seconds(most), || {
+        wait_for("a killed process to go", Duration::from_secs(most), || {
             !matches!(self.child.try_wait(), Ok(None))
         })
     }
