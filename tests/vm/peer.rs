@@ -9,9 +9,7 @@ use ubd_bpf::uapi::ublk;
 use std::time::Duration;
 
 use crate::support::io::{read_direct, write_direct};
-use crate::support::{
-    needs_features, seconds, sh, wait_for, Background, Files, Fio, Prog, Skip, Test, Ubd,
-};
+use crate::support::{needs_features, sh, wait_for, Background, Files, Fio, Prog, Skip, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
     Test {
@@ -233,12 +231,16 @@ fn recovery() -> Result<()> {
         let pid = device.pid()?;
         // rublk does not ask for REISSUE: what it has in hand when it dies is lost.
         sh("pkill -STOP -x fio; sleep 1")?;
-        wait_for("the end of what fio has in flight", seconds(20), || {
-            let flying = device.attr("inflight").unwrap_or_default();
-            flying.split_whitespace().eq(["0", "0"])
-        })?;
+        wait_for(
+            "the end of what fio has in flight",
+            Duration::from_secs(20),
+            || {
+                let flying = device.attr("inflight").unwrap_or_default();
+                flying.split_whitespace().eq(["0", "0"])
+            },
+        )?;
         sh(format!("kill -9 {pid}"))?;
-        wait_for("the device to be quiesced", seconds(20), || {
+        wait_for("the device to be quiesced", Duration::from_secs(20), || {
             device
                 .attr("ubd/state")
                 .is_ok_and(|state| state == "quiesced")
@@ -246,7 +248,7 @@ fn recovery() -> Result<()> {
         // What comes now waits.
         sh("pkill -CONT -x fio; sleep 1")?;
         sh(format!("timeout 60 rublk recover -n {} 2>&1", device.id()))?;
-        wait_for("the device to live", seconds(20), || {
+        wait_for("the device to live", Duration::from_secs(20), || {
             device.attr("ubd/state").is_ok_and(|state| state == "live")
         })?;
         ensure!(device.pid()? != pid, "served by the dead");
@@ -276,7 +278,7 @@ fn example(name: &str, options: &str, feature: u64) -> Result<()> {
     let device = Ubd::adopt(id);
     added.with_context(|| format!("`libublk-{name} add` failed"))?;
     // The command may return before its server has started the device.
-    wait_for("the disk", seconds(20), || {
+    wait_for("the disk", Duration::from_secs(20), || {
         device.attr("ubd/state").is_ok_and(|state| state == "live")
     })
     .with_context(|| std::fs::read_to_string(&log).unwrap_or_default())?;
@@ -300,20 +302,20 @@ fn ramdisk() -> Result<()> {
     let said = sh(format!("timeout 60 libublk-ramdisk add {id} 32 2>&1"));
     let device = Ubd::adopt(id);
     said.context("`libublk-ramdisk add` failed")?;
-    wait_for("the disk", seconds(20), || {
+    wait_for("the disk", Duration::from_secs(20), || {
         device.attr("ubd/state").is_ok_and(|state| state == "live")
     })?;
     Fio::verify(&device.node(), 1000).option("size=16M").run()?;
     write_direct(device.node(), 0, &[7; 4096])?;
     let user = std::fs::File::open(device.node())?;
     sh(format!("kill -9 {}", device.pid()?))?;
-    wait_for("the device to be quiesced", seconds(20), || {
+    wait_for("the device to be quiesced", Duration::from_secs(20), || {
         device
             .attr("ubd/state")
             .is_ok_and(|state| state == "quiesced")
     })?;
     sh(format!("timeout 60 libublk-ramdisk recover {id} 2>&1"))?;
-    wait_for("the device to live", seconds(20), || {
+    wait_for("the device to live", Duration::from_secs(20), || {
         device.attr("ubd/state").is_ok_and(|state| state == "live")
     })?;
     ensure!(

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 
@@ -66,13 +67,13 @@ fn grows(mkfs: &str, grow: &str, (from, to): (u64, u64), options: &str) -> Resul
     sh(format!("dd if=/dev/urandom of={dir}/old bs=1M count=8 conv=fsync status=none; sha256sum {dir}/old > /tmp/sums"))?;
 
     let events = Background::start("timeout 120 udevadm monitor --kernel --property --subsystem-match=block > /tmp/events || true")?;
-    wait_for("the monitor", crate::support::seconds(20), || {
+    wait_for("the monitor", Duration::from_secs(20), || {
         fs::read_to_string("/tmp/events").is_ok_and(|text| text.contains("KERNEL"))
     })?;
     file.set(to)?;
     ensure!(size(&ubd)? == from * MIB, "the device has grown by itself");
     ensure!(resize(&ubd, "max")? == to * MIB);
-    wait_for("the uevent", crate::support::seconds(20), || {
+    wait_for("the uevent", Duration::from_secs(20), || {
         let text = fs::read_to_string("/tmp/events").unwrap_or_default();
         text.contains("RESIZE=1") && text.contains(&format!("DEVNAME={}", ubd.node()))
     })?;
@@ -156,7 +157,7 @@ fn both_ways() -> Result<()> {
             ensure!(resize(&ubd, "16M")? == 16 * MIB);
             let pid = ubd.pid()?;
             sh(format!("kill -9 {pid}"))?;
-            wait_for("state quiesced", crate::support::seconds(20), || {
+            wait_for("state quiesced", Duration::from_secs(20), || {
                 ubd.attr("ubd/state").is_ok_and(|state| state == "quiesced")
             })?;
             sh(format!("ubd recover {}; ubd-bpf unbind {0}", ubd.id()))?;

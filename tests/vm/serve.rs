@@ -2,13 +2,14 @@
 //! Many devices: of one daemon, and of as many.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 use ubd_bpf::sysfs;
 
 use crate::support::backing::noise;
 use crate::support::io::{read_direct, write_direct};
-use crate::support::{fails, seconds, sh, wait_for, Background, Files, Test, Ubd};
+use crate::support::{fails, sh, wait_for, Background, Files, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
     Test::new("serve/sixty_four_from_one", from_one),
@@ -21,14 +22,18 @@ const LIST: &str = "/tmp/devices";
 const SMALL: &str = "-d 4 --max-io-size 64K";
 
 fn there(count: usize) -> Result<()> {
-    wait_for(&format!("{count} devices"), seconds(300), || {
-        let ids = sysfs::device_ids().unwrap_or_default();
-        let live = |id: &u32| {
-            fs::read_to_string(format!("/sys/block/ubdb{id}/ubd/state"))
-                .is_ok_and(|state| state.trim_end() == "live")
-        };
-        ids.iter().filter(|id| live(id)).count() == count && ids.len() == count
-    })
+    wait_for(
+        &format!("{count} devices"),
+        Duration::from_secs(300),
+        || {
+            let ids = sysfs::device_ids().unwrap_or_default();
+            let live = |id: &u32| {
+                fs::read_to_string(format!("/sys/block/ubdb{id}/ubd/state"))
+                    .is_ok_and(|state| state.trim_end() == "live")
+            };
+            ids.iter().filter(|id| live(id)).count() == count && ids.len() == count
+        },
+    )
 }
 
 /// Bytes of its own on every device, all at once, and then each read back.

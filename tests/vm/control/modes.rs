@@ -6,6 +6,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 use io_uring::squeue;
@@ -326,7 +327,9 @@ pub fn safe_stop() -> Result<()> {
     read_direct(store.device.node(), 0, 4096)?;
     drop(user);
     // udev may be looking at it.
-    crate::support::wait_for("a stop", seconds(20), || store.control.try_stop(id).is_ok())?;
+    crate::support::wait_for("a stop", Duration::from_secs(20), || {
+        store.control.try_stop(id).is_ok()
+    })?;
     ensure!(
         !std::path::Path::new(&store.device.node()).exists(),
         "the disk is there"

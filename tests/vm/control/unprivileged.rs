@@ -3,6 +3,7 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
+use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 use ubd_bpf::control::Control;
@@ -103,7 +104,7 @@ fn stopped_by_its_owner(device: &Ubd, server: &Child) -> Result<()> {
 
 fn used_by_its_owner(device: &Ubd) -> Result<()> {
     let id = device.id();
-    crate::support::wait_for("the disk", crate::support::seconds(30), || {
+    crate::support::wait_for("the disk", Duration::from_secs(30), || {
         device.attr("ubd/state").is_ok_and(|state| state == "live")
     })?;
     sh("settle")?;

@@ -111,8 +111,9 @@ pub fn submitter() -> Result<()> {
         let count = growth(&ubd, || {
             thread::scope(|scope| {
                 let submits = scope.spawn(|| aio.write(&file, &data, 0));
-                let returned =
-                    wait_for("io_submit to return", seconds(10), || submits.is_finished());
+                let returned = wait_for("io_submit to return", Duration::from_secs(10), || {
+                    submits.is_finished()
+                });
                 let early = aio.end(false);
                 drop(frozen);
                 submits.join().expect("the submitter")?;

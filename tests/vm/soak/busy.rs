@@ -2,7 +2,7 @@
 //! Devices that are taken away while they are in use, in every way. Whoever uses one gets errors,
 //! at once; what he has read until then was right.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 use ubd_bpf::control::Control;
@@ -44,7 +44,7 @@ fn live(worker: &mut Worker) -> Result<()> {
     end(worker, ubd).with_context(|| format!("`{options}`"))?;
     worker.does("look at the disk");
     // Nobody holds the disk any more.
-    wait_for("the disk to be let go", seconds(BOUND), || {
+    wait_for("the disk to be let go", Duration::from_secs(BOUND), || {
         sh(format!("mkfs.ext4 -q -F {} 16M", disk.node())).is_ok()
     })
 }
@@ -71,7 +71,7 @@ fn raw_end(worker: &mut Worker, ubd: Ubd) -> Result<()> {
         ubd.counters()
             .is_ok_and(|count| count["mapped"] + count["declined"] > 200)
     };
-    wait_for("the load to begin", seconds(BOUND), || {
+    wait_for("the load to begin", Duration::from_secs(BOUND), || {
         busy(&ubd) || !load.is_running()
     })?;
     worker.pause(3000);
@@ -110,7 +110,7 @@ fn take_away(
         }
         // It may be on its way out by itself.
         let there = || std::fs::exists(format!("/sys/class/ubd-char/ubdc{id}")).unwrap_or(true);
-        wait_for("the device to go", seconds(BOUND), || {
+        wait_for("the device to go", Duration::from_secs(BOUND), || {
             !there() || sh(format!("timeout 300 ubd del --force {id}")).is_ok()
         })?;
         // Whatever it is in now, it must be able to wake up.
@@ -118,10 +118,12 @@ fn take_away(
         Ok(())
     })?;
     worker.does("wait for the user of a device that is gone");
-    wait_for("the user of the device to end", seconds(BOUND), || {
-        !load.is_running()
-    })?;
-    wait_for("the daemon to end", seconds(BOUND), || {
+    wait_for(
+        "the user of the device to end",
+        Duration::from_secs(BOUND),
+        || !load.is_running(),
+    )?;
+    wait_for("the daemon to end", Duration::from_secs(BOUND), || {
         sh(format!(
             "! kill -0 {pid} 2>/dev/null || grep -q '^State:.Z' /proc/{pid}/status"
         ))
@@ -154,9 +156,11 @@ fn mounted_end(worker: &mut Worker, ubd: Ubd) -> Result<()> {
     })?;
     std::mem::forget(ubd);
     worker.does("wait for the user of a file system that is gone");
-    wait_for("the file system to fail", seconds(BOUND), || {
-        !load.is_running()
-    })?;
+    wait_for(
+        "the file system to fail",
+        Duration::from_secs(BOUND),
+        || !load.is_running(),
+    )?;
     drop(mount);
     Ok(())
 }

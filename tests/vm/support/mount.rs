@@ -3,12 +3,13 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::backing::noise;
 use super::io::{open_direct, Aligned};
-use super::{seconds, sh, wait_for};
+use super::{sh, wait_for};
 use std::os::unix::fs::FileExt;
 
 /// A mounted file system; unmounted when dropped, so it comes after its disk.
@@ -59,7 +60,11 @@ impl Drop for Mount {
 /// A file of it may be a slot for a moment after its device has gone: as long as udev looks at that.
 fn unmount(dir: &Path) -> Result<()> {
     let unmounted = || sh(format!("umount {}", dir.display())).is_ok();
-    wait_for("a file system to be let go", seconds(10), unmounted)
+    wait_for(
+        "a file system to be let go",
+        Duration::from_secs(10),
+        unmounted,
+    )
 }
 
 /// A new file of random bytes, all allocated, none cached; gives the path and the bytes.
