@@ -13,7 +13,7 @@ const CASES: &[(&str, &str)] = &[
     ("write_wide", "each whole"),
     ("oob", "struct ubd_bpf_io"),
     ("write_task", "bpf_get_current_task_btf"),
-    ("write_cpumask", "only struct ubd_bpf_io may be written"),
+    ("write_vma", "only struct ubd_bpf_io may be written"),
     // Newer kernels object by themselves, in words of their own: 6.12.117 and 7.3 do.
     ("write_stale", "stale->map_sector"),
     ("bad_helper", "bpf_probe_read_kernel"),
