@@ -11,7 +11,7 @@ use anyhow::{ensure, Context, Result};
 
 use super::{is_in, recover, SOON};
 use crate::support::io::read_direct;
-use crate::support::{sh, wait_for, RamDisk, Ubd};
+use crate::support::{wait_for, RamDisk, Ubd};
 
 /// Keeps the character node of `ubd` open when the daemon dies, as its last operation would.
 /// Nobody can take the device over until this is closed.
@@ -65,7 +65,9 @@ fn blocks_interrupts(pid: u32) -> Result<bool> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
     let blocked = u64::from_str_radix(blocked.context("no SigBlk")?.trim(), 16)?;
-    Ok(blocked & 1 << (libc::SIGINT - 1) != 0)
+    let blocks = |signal: i32| blocked & 1 << (signal - 1) != 0;
+    // Who starts a thread blocks them all, for a moment.
+    Ok(blocks(libc::SIGINT) && !blocks(libc::SIGUSR1))
 }
 
 /// `ubd recover` or `upgrade`.
@@ -75,8 +77,19 @@ fn taking_over(verb: &str, ubd: &Ubd) -> Command {
     command
 }
 
+/// Looked up here: where starting `pgrep` takes seconds, the command has lost its own patience first.
 fn only_child(pid: u32) -> Option<u32> {
-    sh(format!("pgrep -P {pid}")).ok()?.parse().ok()
+    let parent = format!("PPid:\t{pid}");
+    let is_child = |process: &u32| {
+        fs::read_to_string(format!("/proc/{process}/status"))
+            .is_ok_and(|status| status.lines().any(|line| line == parent))
+    };
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let mut children = processes
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(is_child);
+    let child = children.next()?;
+    children.next().is_none().then_some(child)
 }
 
 /// Another daemon serves the device.
@@ -117,7 +130,8 @@ pub fn interrupted() -> Result<()> {
     let said = String::from_utf8_lossy(&ended.stderr);
     ensure!(
         !ended.status.success() && said.contains("interrupted"),
-        "it says `{said}`"
+        "it ended with {}, and says `{said}`",
+        ended.status
     );
     is_in(&ubd, "quiesced").context("the daemon was interrupted")?;
     recover(&ubd)?;
