@@ -7,7 +7,7 @@ use anyhow::{ensure, Context, Result};
 
 use super::{kill_daemon, listed, recover, SOON};
 use crate::support::io::{open_direct, read_direct, write_direct};
-use crate::support::{growth, seconds, slowness, Background, Files, Quiet, RamDisk, Ubd};
+use crate::support::{growth, seconds, slowness, wait_for, Background, Files, Quiet, RamDisk, Ubd};
 
 /// A flush that concerns the daemon shares the fate of all that does.
 pub fn flush() -> Result<()> {
@@ -110,12 +110,14 @@ pub fn stops() -> Result<()> {
             "dd if={} bs=4k count=1 iflag=direct | cmp - <(head -c 4096 /dev/zero | tr '\\0' '\\4')",
             ubd.node()
         ))?;
+        wait_for("the read to be declined", SOON, || {
+            let now = ubd.counters();
+            now.is_ok_and(|now| now.since(&before)["declined"] > 0)
+        })?;
         std::thread::sleep(Duration::from_millis(500));
-        ensure!(read.is_running(), "a mapped read went on");
+        ensure!(read.is_running(), "a read went on that should wait");
         recover(&ubd)?;
         read.finish().context("the read that waited")?;
-        let count = ubd.counters()?.since(&before);
-        ensure!(count["declined"] > 0, "{}", count.summary());
         growth(&ubd, || read_direct(ubd.node(), 0, 4096).map(drop))?
             .all_mapped(1)
             .context("after the recovery")?;
