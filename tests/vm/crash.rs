@@ -117,8 +117,11 @@ fn raw(shape: Shape, way: Way) -> Result<()> {
 
 fn load(device: Held, start: u64, logged: &Logged) -> Result<History> {
     let mark = |text: &str| logged.mark(text);
-    let history = raw::load(&device.ubd().node(), start, &mark)?;
-    device.check_way()?;
+    let mut history = History::default();
+    device.watch(|| {
+        history = raw::load(&device.ubd().node(), start, &mark)?;
+        Ok(())
+    })?;
     device.del()?;
     Ok(history)
 }

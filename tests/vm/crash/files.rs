@@ -310,8 +310,7 @@ pub fn file_system(kind: &Kind, shape: Shape, way: Way) -> Result<()> {
     })?;
     let device = shape.device(way, &logged.nodes(), each << 11)?;
     let mount = Mount::existing(&device.ubd().node())?;
-    work(mount.dir(), &logged)?;
-    device.check_way()?;
+    device.watch(|| work(mount.dir(), &logged))?;
     drop(mount);
     device.del()?;
     let logs = logged.end()?;

@@ -11,7 +11,7 @@ use ubd_bpf::uapi::ublk;
 
 use crate::cluster::server::Server;
 use crate::forward::server::{Device, Setup};
-use crate::support::{Prog, Ubd, Way};
+use crate::support::{growth, Prog, Ubd, Way};
 use crate::targets::data::Unload;
 
 /// Where the device's sectors are.
@@ -198,9 +198,10 @@ impl Held {
         }
     }
 
-    /// All writes went the way they should have.
-    pub fn check_way(&self) -> Result<()> {
-        self.way.check(&["write"], &self.ubd().counters()?)
+    /// Does `work`, all of whose writes must go the device's way.
+    pub fn watch(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        let count = growth(self.ubd(), work)?;
+        self.way.check(&["write"], &count)
     }
 
     pub fn del(self) -> Result<()> {
