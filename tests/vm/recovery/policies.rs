@@ -103,6 +103,8 @@ pub fn stops() -> Result<()> {
     let ubd = add("wait")?;
     ensure!(listed(&ubd, "on_daemon_death")? == "stop");
     growth(&ubd, || write_direct(ubd.node(), 0, &[4; 4096]))?.all_mapped(1)?;
+    // It would read the partition table, and nobody else can open the disk while that waits.
+    let quiet = Quiet::udev()?;
     for _ in 0..3 {
         kill_daemon(&ubd, "quiesced")?;
         let before = ubd.counters()?;
@@ -122,6 +124,7 @@ pub fn stops() -> Result<()> {
             .all_mapped(1)
             .context("after the recovery")?;
     }
+    drop(quiet);
     ubd.del()?;
 
     let ubd = add("fail")?;
