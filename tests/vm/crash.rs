@@ -22,7 +22,7 @@ use anyhow::{ensure, Context, Result};
 
 use crate::cluster::server::{Options, Server};
 use crate::support::tree::{EXT4, XFS};
-use crate::support::{long_only, sh, Test, Way, RAM_DISK_MIB};
+use crate::support::{growth, long_only, sh, Test, Way, RAM_DISK_MIB};
 use log::{Entry, What, SECTOR};
 use logged::Logged;
 use raw::{History, Judge, REGION};
@@ -117,11 +117,8 @@ fn raw(shape: Shape, way: Way) -> Result<()> {
 
 fn load(device: Held, start: u64, logged: &Logged) -> Result<History> {
     let mark = |text: &str| logged.mark(text);
-    let mut history = History::default();
-    device.watch(|| {
-        history = raw::load(&device.ubd().node(), start, &mark)?;
-        Ok(())
-    })?;
+    let history = raw::load(&device.ubd().node(), start, &mark)?;
+    device.check_way()?;
     device.del()?;
     Ok(history)
 }
@@ -202,7 +199,15 @@ fn still() -> Result<()> {
     let logged = Logged::new(1, MIB, |_, _| Ok(()))?;
     let server = relocating(&logged, 0)?;
     sh(format!("ubd-bpf unbind {}", server.device.id()))?;
-    let history = load(Held::moving(server, Way::Declined), MIDDLE, &logged)?;
+    let mark = |text: &str| logged.mark(text);
+    let mut history = History::default();
+    // What udev read before is not the daemon's.
+    let count = growth(&server.device, || {
+        history = raw::load(&server.device.node(), MIDDLE, &mark)?;
+        Ok(())
+    })?;
+    Way::Declined.check(&["write"], &count)?;
+    server.stop()?;
     let shown: Vec<u64> = (0..MIB << 11).collect();
     judge(&history, MIDDLE, &logged.end()?, &[shown])
 }

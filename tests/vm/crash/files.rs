@@ -310,7 +310,8 @@ pub fn file_system(kind: &Kind, shape: Shape, way: Way) -> Result<()> {
     })?;
     let device = shape.device(way, &logged.nodes(), each << 11)?;
     let mount = Mount::existing(&device.ubd().node())?;
-    device.watch(|| work(mount.dir(), &logged))?;
+    work(mount.dir(), &logged)?;
+    device.check_way()?;
     drop(mount);
     device.del()?;
     let logs = logged.end()?;

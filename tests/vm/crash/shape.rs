@@ -9,9 +9,8 @@ use ubd_bpf::control::Control;
 use ubd_bpf::fastpath::Source;
 use ubd_bpf::uapi::ublk;
 
-use crate::cluster::server::Server;
 use crate::forward::server::{Device, Setup};
-use crate::support::{growth, Prog, Ubd, Way};
+use crate::support::{Prog, Ubd, Way};
 use crate::targets::data::Unload;
 
 /// Where the device's sectors are.
@@ -163,7 +162,6 @@ enum What {
         device: Device,
         _map: Option<ClusterMap>,
     },
-    Moving(Server),
 }
 
 /// The device, and what it lives on.
@@ -182,26 +180,16 @@ impl Held {
         Held { way, what }
     }
 
-    /// The relocating example on one disk.
-    pub fn moving(server: Server, way: Way) -> Held {
-        Held {
-            way,
-            what: What::Moving(server),
-        }
-    }
-
     pub fn ubd(&self) -> &Ubd {
         match &self.what {
             What::Tool { ubd, .. } => ubd,
             What::Clusters { device, .. } => &device.ubd,
-            What::Moving(server) => &server.device,
         }
     }
 
-    /// Does `work`, all of whose writes must go the device's way.
-    pub fn watch(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
-        let count = growth(self.ubd(), work)?;
-        self.way.check(&["write"], &count)
+    /// All writes went the way they should have.
+    pub fn check_way(&self) -> Result<()> {
+        self.way.check(&["write"], &self.ubd().counters()?)
     }
 
     pub fn del(self) -> Result<()> {
@@ -213,7 +201,6 @@ impl Held {
                 _unload,
             } => ubd.del(),
             What::Clusters { device, .. } => device.end(),
-            What::Moving(server) => server.stop().map(drop),
         }
     }
 }
