@@ -10,6 +10,7 @@
 //! logs, or the same flush, which the device sends to both.
 
 mod files;
+mod images;
 mod log;
 mod logged;
 pub mod power;
@@ -85,6 +86,9 @@ pub const TESTS: &[Test] = &[
     }),
     Test::new("crash/ext4_clusters_mapped", || {
         long_only(|| files::file_system(&EXT4, Shape::Clusters, Way::Mapped))
+    }),
+    Test::new("crash/ext4_clusters_declined", || {
+        long_only(|| files::file_system(&EXT4, Shape::Clusters, Way::Declined))
     }),
     Test::new("crash/ext4_clusters_forwarded", || {
         long_only(|| files::file_system(&EXT4, Shape::Clusters, Way::Forwarded))

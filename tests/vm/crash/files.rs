@@ -8,184 +8,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{bail, Context, Result};
 
+use super::images::Images;
 use super::load;
-use super::log::{Entry, What, SECTOR};
+use super::log::SECTOR;
 use super::logged::Logged;
 use super::raw::{self, Judge, REGION};
 use super::shape::{Held, Shape};
 use crate::support::backing::{noise, same};
-use crate::support::io::{open_buffered, Aligned};
+use crate::support::io::Aligned;
 use crate::support::mount::Mount;
 use crate::support::tree::{Kind, EXT4};
-use crate::support::{is_long, sh, Way};
-
-/// The file system before the first logged write, and after some of them.
-const BASE: &str = "/tmp/crash-base";
-const REPLAYED: &str = "/tmp/crash-replayed";
-const MOUNT: &str = "/mnt/crash";
+use crate::support::Way;
 
 const RECORD: usize = 4096;
 const STEPS: usize = 18;
-/// Points of a log that are looked at, when there is no time for all.
-const SAMPLES: usize = 3;
-
-/// The images; gone when dropped.
-struct Images {
-    bytes: u64,
-}
-
-impl Images {
-    /// A file system of `bytes` bytes that holds what `fill`, a script run in its root, makes.
-    fn new(kind: &Kind, bytes: u64, fill: &str) -> Result<Images> {
-        let images = Images { bytes };
-        let lazy = match kind.name {
-            "ext4" => "-E nodiscard,lazy_itable_init=0,lazy_journal_init=1",
-            _ => "",
-        };
-        sh(format!(
-            "modprobe loop; rm -f {BASE}; truncate -s {bytes} {BASE}; {} {lazy} {BASE}
-             mkdir -p {MOUNT}; mount -t {} -o loop {BASE} {MOUNT}
-             (cd {MOUNT}; {fill}); umount {MOUNT}",
-            kind.mkfs, kind.name
-        ))
-        .context("making a file system")?;
-        Ok(images)
-    }
-
-    /// Writes the base to the disks of a device.
-    fn deal(&self, shape: Shape, member: usize, node: &str) -> Result<()> {
-        const PIECE: usize = 8 * SECTOR; // which no shape cuts
-        const MUCH: usize = 1 << 20;
-        let len = self.bytes / SECTOR as u64 / shape.members() as u64;
-        let (base, disk) = (File::open(BASE)?, open_buffered(node)?);
-        let (mut much, nothing) = (vec![0; MUCH], vec![0; MUCH]);
-        for start in (0..self.bytes).step_by(MUCH) {
-            base.read_exact_at(&mut much, start)?;
-            if much == nothing {
-                continue;
-            }
-            for (at, bytes) in (start..).step_by(PIECE).zip(much.chunks(PIECE)) {
-                let (on, sector) = shape.find(at / SECTOR as u64, len);
-                if on == member && bytes != &nothing[..PIECE] {
-                    disk.write_all_at(bytes, sector * SECTOR as u64)?;
-                }
-            }
-        }
-        disk.sync_all()?;
-        sh(format!("blockdev --flushbufs {node}"))?;
-        Ok(())
-    }
-
-    /// Replays each log up to an entry, mounts what is there, and lets `look` look at it.
-    fn replay(
-        &self,
-        kind: &Kind,
-        shape: Shape,
-        logs: &[Vec<Entry>],
-        upto: &[usize],
-        look: impl FnOnce() -> Result<()>,
-    ) -> Result<()> {
-        sh(format!("cp --sparse=always {BASE} {REPLAYED}"))?;
-        let image = OpenOptions::new().write(true).open(REPLAYED)?;
-        let len = self.bytes / SECTOR as u64 / shape.members() as u64;
-        for (member, (entries, upto)) in logs.iter().zip(upto).enumerate() {
-            let shown = shape.shown(member, len);
-            for entry in &entries[..=*upto] {
-                let What::Write { sector, data } = &entry.what else {
-                    continue;
-                };
-                let sectors = data.len() / SECTOR;
-                let shown = shown
-                    .get(*sector as usize..)
-                    .and_then(|shown| shown.get(..sectors))
-                    .context("a write behind the end")?;
-                // What lies together above, at once.
-                let mut bytes = data.as_slice();
-                for run in shown.chunk_by(|a, b| a + 1 == *b) {
-                    let (these, others) = bytes.split_at(run.len() * SECTOR);
-                    image.write_all_at(these, run[0] * SECTOR as u64)?;
-                    bytes = others;
-                }
-            }
-        }
-        sh(format!("mount -t {} -o loop {REPLAYED} {MOUNT}", kind.name)).context("mount")?;
-        let looked = look();
-        sh(format!("umount {MOUNT}")).context("umount")?;
-        looked?;
-        sh(format!("{} {REPLAYED}", kind.fsck)).context("fsck")?;
-        Ok(())
-    }
-}
-
-impl Drop for Images {
-    fn drop(&mut self) {
-        let _ = sh(format!(
-            "mountpoint -q {MOUNT} && umount {MOUNT}; rm -f {BASE} {REPLAYED}"
-        ));
-    }
-}
-
-/// A moment: how far each log had come, and which acknowledgements there were before.
-struct Point {
-    upto: Vec<usize>,
-    acks: usize,
-    what: String,
-}
-
-/// The moments that the logs have in common.
-fn points(logs: &[Vec<Entry>]) -> Result<Vec<Point>> {
-    let mut all: Vec<Vec<Point>> = Vec::new();
-    for entries in logs {
-        let (mut acks, mut flushes, mut here) = (0, 0, Vec::new());
-        for (index, entry) in entries.iter().enumerate() {
-            let what = match &entry.what {
-                What::Mark(text) => {
-                    if let Some(number) = text.strip_prefix("ack-") {
-                        acks = number.parse()?;
-                        flushes = 0;
-                    }
-                    format!("mark `{text}`")
-                }
-                What::Write { .. } if entry.flush => {
-                    flushes += 1;
-                    format!("flush {flushes} behind acknowledgement {acks}")
-                }
-                // Its moment is one of its own disk alone.
-                What::Write { .. } if entry.fua && logs.len() == 1 => format!("FUA {index}"),
-                What::Write { .. } => continue,
-            };
-            here.push(Point {
-                upto: vec![index],
-                acks,
-                what,
-            });
-        }
-        all.push(here);
-    }
-    let mut logs = all.into_iter();
-    let mut common = logs.next().context("no log")?;
-    for other in logs {
-        common.retain_mut(|point| {
-            let same = other.iter().find(|other| other.what == point.what);
-            point
-                .upto
-                .extend(same.into_iter().flat_map(|same| &same.upto));
-            same.is_some()
-        });
-    }
-    Ok(common)
-}
-
-/// The last one, and some of the others.
-fn sample(points: Vec<Point>) -> Vec<Point> {
-    let count = if is_long() { points.len() } else { SAMPLES };
-    let step = points.len().div_ceil(count).max(1);
-    let mut sample: Vec<Point> = points.into_iter().rev().step_by(step).collect();
-    sample.reverse();
-    sample
-}
 
 /// What step `number` makes durable.
 enum Step {
@@ -316,22 +154,11 @@ pub fn file_system(kind: &Kind, shape: Shape, way: Way) -> Result<()> {
     device.del()?;
     let logs = logged.end()?;
 
-    let points = points(&logs)?;
-    let all = points.len();
-    ensure!(all > 2 * STEPS, "only {all} points");
-    let sample = sample(points);
-    println!("{all} points, {} looked at", sample.len());
-    for point in sample {
-        images
-            .replay(kind, shape, &logs, &point.upto, || {
-                (0..point.acks).try_for_each(|number| {
-                    Step::check(number, point.acks, Path::new(MOUNT))
-                        .with_context(|| format!("what step {number} has synced"))
-                })
-            })
-            .with_context(|| format!("after {}", point.what))?;
-    }
-    Ok(())
+    images.replay(kind, shape, &logs, 2 * STEPS, |dir, acks| {
+        (0..acks).try_for_each(|number| {
+            Step::check(number, acks, dir).with_context(|| format!("what step {number} has synced"))
+        })
+    })
 }
 
 /// A raw disk again, in a file of ext4 that lies on a logged disk.
@@ -348,30 +175,13 @@ pub fn raw_file(way: Way) -> Result<()> {
     drop(mount);
     let logs = logged.end()?;
 
-    let points = points(&logs)?;
-    ensure!(
-        points.len() > 2 * history.acks(),
-        "only {} points",
-        points.len()
-    );
-    let sample = sample(points);
-    println!(
-        "{} acknowledgements, {} points looked at",
-        history.acks(),
-        sample.len()
-    );
-    for point in sample {
-        images
-            .replay(&EXT4, shape, &logs, &point.upto, || {
-                let is = fs::read(Path::new(MOUNT).join("image"))?;
-                let mut judge = Judge::new(&history);
-                judge.mark(&format!("ack-{}", point.acks))?;
-                for (sector, bytes) in is.chunks(SECTOR).enumerate() {
-                    judge.put(sector, bytes, false);
-                }
-                judge.check(0..raw::REGION)
-            })
-            .with_context(|| format!("after {}", point.what))?;
-    }
-    Ok(())
+    images.replay(&EXT4, shape, &logs, 2 * history.acks(), |dir, acks| {
+        let is = fs::read(dir.join("image"))?;
+        let mut judge = Judge::new(&history);
+        judge.mark(&format!("ack-{acks}"))?;
+        for (sector, bytes) in is.chunks(SECTOR).enumerate() {
+            judge.put(sector, bytes, false);
+        }
+        judge.check(0..raw::REGION)
+    })
 }

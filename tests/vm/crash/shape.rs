@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What lies between a device and the disks whose writes are logged.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{ensure, Result};
+use anyhow::{bail, ensure, Result};
 use ubd_bpf::cluster::{ClusterMap, Content, Options, Place};
 use ubd_bpf::control::Control;
 use ubd_bpf::fastpath::Source;
 use ubd_bpf::uapi::ublk;
 
 use crate::forward::server::{Device, Setup};
+use crate::support::io::open_direct;
 use crate::support::{Prog, Ubd, Way};
 use crate::targets::data::Unload;
 
@@ -110,23 +113,13 @@ fn place(number: u64, half: u64) -> (u64, u64) {
     (shuffled / half, shuffled % half)
 }
 
-/// A device whose daemon forwards by the same map, where no program does.
+/// A device whose daemon serves what no program maps by the same map.
 fn clusters(way: Way, nodes: &[String], len: u64) -> Result<Held> {
     let half = len / CLUSTER;
-    let paths: Vec<PathBuf> = nodes.iter().map(PathBuf::from).collect();
-    let slots: Vec<(&Path, bool)> = paths.iter().map(|path| (path.as_path(), true)).collect();
-    let device = Device::start(&Setup::new(&slots, 2 * len), move |event| {
-        ensure!(event.result == 0, "refused: {}", event.result);
-        if event.op() == ublk::IO_OP_FLUSH {
-            return event.answer(0);
-        }
-        let at = event.desc.start_sector;
-        let (slot, place) = place(at / CLUSTER, half);
-        let within = at % CLUSTER;
-        let left = (CLUSTER - within) as u32;
-        let part = left.min(event.desc.nr_sectors);
-        event.forward_to((slot as u32, place * CLUSTER + within), part)
-    })?;
+    let device = match way {
+        Way::Declined => copied(nodes, len)?,
+        Way::Mapped | Way::Tracked | Way::Forwarded => forwarded(nodes, len)?,
+    };
     let map = match way {
         Way::Mapped | Way::Tracked => {
             let options = Options {
@@ -149,6 +142,61 @@ fn clusters(way: Way, nodes: &[String], len: u64) -> Result<Held> {
         way: if map.is_some() { Way::Tracked } else { way },
         what: What::Clusters { device, _map: map },
     })
+}
+
+/// The daemon forwards each part of a request.
+fn forwarded(nodes: &[String], len: u64) -> Result<Device> {
+    let paths: Vec<PathBuf> = nodes.iter().map(PathBuf::from).collect();
+    let slots: Vec<(&Path, bool)> = paths.iter().map(|path| (path.as_path(), true)).collect();
+    Device::start(&Setup::new(&slots, 2 * len), move |event| {
+        ensure!(event.result == 0, "refused: {}", event.result);
+        if event.op() == ublk::IO_OP_FLUSH {
+            return event.answer(0);
+        }
+        let at = event.desc.start_sector;
+        let (slot, sector) = Shape::Clusters.find(at, len);
+        let part = left(at).min(event.desc.nr_sectors.into()) as u32;
+        event.forward_to((slot as u32, sector), part)
+    })
+}
+
+/// The daemon has the disks open, and the driver has no slots.
+fn copied(nodes: &[String], len: u64) -> Result<Device> {
+    let disks: Vec<File> = nodes
+        .iter()
+        .map(|node| open_direct(node, true))
+        .collect::<Result<_>>()?;
+    let mut setup = Setup::new(&[], 2 * len);
+    setup.params.basic.attrs = ublk::ATTR_VOLATILE_CACHE;
+    Device::start(&setup, move |event| {
+        ensure!(event.result == 0, "refused: {}", event.result);
+        let op = event.op();
+        if op == ublk::IO_OP_FLUSH {
+            disks.iter().try_for_each(File::sync_data)?;
+            return event.answer(0);
+        }
+        let (start, sectors) = (event.desc.start_sector, u64::from(event.desc.nr_sectors));
+        let bytes = (sectors * 512) as usize;
+        let mut rest = &mut event.queue.buffer(event.tag)[..bytes];
+        let mut at = start;
+        while !rest.is_empty() {
+            let (disk, sector) = Shape::Clusters.find(at, len);
+            let part = left(at).min(start + sectors - at);
+            let (here, behind) = rest.split_at_mut((part * 512) as usize);
+            match op {
+                ublk::IO_OP_READ => disks[disk].read_exact_at(here, sector * 512)?,
+                ublk::IO_OP_WRITE => disks[disk].write_all_at(here, sector * 512)?,
+                _ => bail!("there should be no operation {op}"),
+            }
+            (at, rest) = (at + part, behind);
+        }
+        event.answer(bytes as i32)
+    })
+}
+
+/// The sectors from `at` to the end of its cluster.
+fn left(at: u64) -> u64 {
+    CLUSTER - at % CLUSTER
 }
 
 // The program is in use as long as the device is there.
