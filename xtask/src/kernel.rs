@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
 
-use crate::{packages, rootfs, sanitize, Usage};
+use crate::{packages, rootfs, sanitize};
 
 /// A kernel series that Debian ships, with the release whose packages bring it.
 #[derive(Debug)]
@@ -17,8 +17,8 @@ pub struct Series {
     /// Where its kernel comes from, if not from the release itself.
     pub pocket: Option<&'static str>,
     pub packages: &'static [&'static str],
-    /// The package with its source, where a debug kernel is built of it.
-    source: Option<&'static str>,
+    /// The package with its source, which the debug kernel is built of.
+    source: &'static str,
 }
 
 static SERIES: &[Series] = &[
@@ -27,7 +27,7 @@ static SERIES: &[Series] = &[
         suite: "trixie",
         pocket: None,
         packages: &["linux-image-amd64", "linux-headers-amd64"],
-        source: Some("linux-source-6.12"),
+        source: "linux-source-6.12",
     },
     Series {
         name: "7.3",
@@ -37,7 +37,7 @@ static SERIES: &[Series] = &[
             "linux-image-amd64/trixie-backports",
             "linux-headers-amd64/trixie-backports",
         ],
-        source: None,
+        source: "linux-source-7.3",
     },
 ];
 
@@ -120,11 +120,8 @@ impl Kernel {
             Build::Packaged => Kernel::packaged(series, rootfs),
             Build::In(dir) => Kernel::custom(rootfs, dir, false),
             Build::Debug => {
-                let Some(source) = series.source else {
-                    bail!(Usage("there is a debug kernel of 6.12 only"));
-                };
                 let packaged = Kernel::packaged(series, rootfs)?;
-                let dir = sanitize::ensure(&packaged.version, source, &packaged.rootfs)?;
+                let dir = sanitize::ensure(&packaged.version, series.source, &packaged.rootfs)?;
                 Kernel::custom(packaged.rootfs, &dir, true)
             }
         }
