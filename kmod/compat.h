@@ -16,7 +16,7 @@
 #error "ubd_drv supports Linux 6.12 and 7.3"
 #endif
 
-/* The hot path holds off preemption where such a kernel's spinlocks sleep. */
+/* Never run there. Programs are asked with preemption off. */
 #ifdef CONFIG_PREEMPT_RT
 #error "ubd_drv does not support PREEMPT_RT"
 #endif
@@ -24,6 +24,7 @@
 #include <linux/bio.h>
 #include <linux/blk-cgroup.h>
 #include <linux/blk-mq.h>
+#include <linux/cgroup-defs.h>
 #include <linux/cred.h>
 #include <linux/fs.h>
 #include <linux/io_uring/cmd.h>
@@ -202,19 +203,27 @@ static inline void ubd_zero_fill_bio(struct bio *bio)
 
 /*
  * bio_set_dev() in half the instructions. With @checked, the end of the device
- * has been checked, and there is no partition to add. With preemption off, which
- * is RCU: the cgroup is only held by the association that is being replaced.
+ * has been checked, and there is no partition to add. Preemption is on: the first
+ * bio of a cgroup for a device takes locks that may sleep (PREEMPT_RT).
  */
 static __always_inline void ubd_bio_set_dev(struct bio *bio,
 					    struct block_device *bdev,
 					    bool checked)
 {
+	struct cgroup_subsys_state *css = bio_blkcg_css(bio);
 	unsigned short flags = bio->bi_flags;
 
 	flags &= ~(1U << BIO_REMAPPED | 1U << BIO_BPS_THROTTLED);
 	bio->bi_flags = flags | (checked ? 1U << BIO_REMAPPED : 0);
 	bio->bi_bdev = bdev;
-	bio_associate_blkg_from_css(bio, bio_blkcg_css(bio));
+	/* Unlike the root, others are only held by what is being replaced. */
+	if (css && css->parent) {
+		rcu_read_lock();
+		bio_associate_blkg_from_css(bio, css);
+		rcu_read_unlock();
+	} else {
+		bio_associate_blkg_from_css(bio, css);
+	}
 }
 
 /* ---- times of files ---- */

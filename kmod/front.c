@@ -39,10 +39,8 @@ static noinline void ubd_decline(struct ubd_device *ub, struct bio *bio,
 	if (idx != UBD_IDX_READ && !ub->daemon_dirty)
 		WRITE_ONCE(ub->daemon_dirty, true);
 	ubd_count_io(ub, bio, bio_sectors(bio), idx, UBD_N_DECLINED, false);
-	preempt_disable();
 	/* As long as the front, whose end has been checked. */
 	ubd_bio_set_dev(bio, ub->hidden_bdev, true);
-	preempt_enable();
 	submit_bio_noacct(bio);
 }
 
@@ -76,7 +74,7 @@ struct ubd_place {
 	int epoch;		/* or UBD_UNTRACKED */
 };
 
-/* Make it a bio of the slot's block device. Preemption is off. */
+/* Make it a bio of the slot's block device. */
 static __always_inline void ubd_rewrite(struct ubd_device *ub, struct bio *bio,
 					struct ubd_slot *slot,
 					unsigned int flags,
@@ -138,9 +136,7 @@ static void ubd_map(struct ubd_device *ub, struct bio *bio,
 		ubd_track_submit(ub, slot, bio, sector, to->epoch);
 		return;
 	}
-	preempt_disable();
 	ubd_rewrite(ub, bio, slot, to->flags, io, idx);
-	preempt_enable();
 	submit_bio_noacct(bio);
 }
 
@@ -281,7 +277,8 @@ static __always_inline bool ubd_ask(struct ubd_device *ub, struct bio *bio,
 	/*
 	 * Programs are freed only after a grace period: nothing else is held.
 	 * The sched flavour, which the same grace periods wait for, costs a
-	 * tenth of the other on a preemptible kernel.
+	 * tenth of the other on a preemptible kernel. In it no spinlock is taken,
+	 * which might sleep (PREEMPT_RT), but raw ones.
 	 */
 	rcu_read_lock_sched();
 	bind = rcu_dereference_sched(ub->bind);
@@ -314,12 +311,11 @@ static __always_inline bool ubd_ask(struct ubd_device *ub, struct bio *bio,
 	    likely(to.epoch == UBD_UNTRACKED) &&
 	    likely(ubd_is_plain(ub, &io, idx, &plain))) {
 		trace_ubd_verdict(&io, UBD_MAP_BACKING, UBD_GOOD);
+		rcu_read_unlock_sched();
 		if (likely(plain.flags & UBD_SL_WHOLE)) {
 			ubd_rewrite(ub, bio, plain.slot, plain.flags, &io, idx);
-			rcu_read_unlock_sched();
 			return true;
 		}
-		rcu_read_unlock_sched();
 		ubd_map_file(ub, bio, plain.slot, plain.flags, &io, idx,
 			     UBD_UNTRACKED);
 		return false;

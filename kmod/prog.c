@@ -46,7 +46,7 @@ int ubd_prog_reg(void *kdata, struct bpf_link *link)
 	if (!prog)
 		return -ENOMEM;
 	INIT_LIST_HEAD(&prog->bindings);
-	spin_lock_init(&prog->bad_lock);
+	raw_spin_lock_init(&prog->bad_lock);
 	memcpy(prog->name, ops->name, sizeof(prog->name));
 	prog->flags = ops->flags;
 	RCU_INIT_POINTER(prog->ops, ops);
@@ -103,14 +103,14 @@ int ubd_prog_update(void *kdata, void *old_kdata, struct bpf_link *link)
 	mutex_lock(&ubd_bpf_mutex);
 	prog = ubd_prog_find(ops->name);
 	if (prog) {
-		spin_lock_irqsave(&prog->bad_lock, flags);
+		raw_spin_lock_irqsave(&prog->bad_lock, flags);
 		prog->flags = ops->flags;
 		prog->ejected = false;
 		prog->bad_total = 0;
 		prog->bad_recent = 0;
 		prog->reason[0] = 0;
 		rcu_assign_pointer(prog->ops, ops);
-		spin_unlock_irqrestore(&prog->bad_lock, flags);
+		raw_spin_unlock_irqrestore(&prog->bad_lock, flags);
 	} else {
 		ret = -ENOENT;
 	}
@@ -139,13 +139,13 @@ static void ubd_bad_reason(char *buf, size_t len, const struct ubd_bpf_io *io,
 		 io->slot, io->map_sector, io->map_sectors);
 }
 
-/* Under RCU, any number of CPUs; the only lock of the hook is in here. */
+/* Under RCU, any number of CPUs; the only lock of the hook is in here, a raw one. */
 void ubd_bad_verdict(struct ubd_prog *prog, struct ubd_bpf_ops *ops,
 		     const struct ubd_bpf_io *io, int verdict, int bad)
 {
 	unsigned long flags;
 
-	spin_lock_irqsave(&prog->bad_lock, flags);
+	raw_spin_lock_irqsave(&prog->bad_lock, flags);
 	/* Updated meanwhile? Then it is not the new one's fault. */
 	if (rcu_access_pointer(prog->ops) != ops)
 		goto unlock;
@@ -162,7 +162,7 @@ void ubd_bad_verdict(struct ubd_prog *prog, struct ubd_bpf_ops *ops,
 				    prog->name, prog->reason);
 	}
 unlock:
-	spin_unlock_irqrestore(&prog->bad_lock, flags);
+	raw_spin_unlock_irqrestore(&prog->bad_lock, flags);
 }
 
 /* ---- binding, listing, testing ---- */
@@ -240,12 +240,12 @@ static void ubd_prog_fill(struct ubd_prog_info *info, struct ubd_prog *prog)
 	memcpy(info->name, prog->name, sizeof(info->name));
 	list_for_each_entry(bind, &prog->bindings, node)
 		info->nr_bound++;
-	spin_lock_irqsave(&prog->bad_lock, flags);
+	raw_spin_lock_irqsave(&prog->bad_lock, flags);
 	info->flags = prog->flags;
 	info->state = prog->ejected ? UBD_PROG_EJECTED : UBD_PROG_LIVE;
 	info->bad_verdicts = prog->bad_total;
 	memcpy(info->reason, prog->reason, sizeof(info->reason));
-	spin_unlock_irqrestore(&prog->bad_lock, flags);
+	raw_spin_unlock_irqrestore(&prog->bad_lock, flags);
 }
 
 int ubd_prog_list(struct ubd_prog_list __user *arg)

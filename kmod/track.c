@@ -35,15 +35,19 @@ struct ubd_tracked {
 
 /*
  * One RCU section, hence seen by a fence either as ended or as one to wait
- * for: it sets ub->fencing before its grace period and adds up after it.
+ * for: it sets ub->fencing before its grace period and adds up after it. To
+ * wake it takes a lock that may sleep (PREEMPT_RT), and is done outside.
  */
 void ubd_track_put(struct ubd_device *ub, int epoch)
 {
+	bool fencing;
+
 	preempt_disable();
 	this_cpu_dec(ub->epochs->nr[epoch]);
-	if (unlikely(READ_ONCE(ub->fencing)))
-		wake_up(&ub->fence_wait);
+	fencing = READ_ONCE(ub->fencing);
 	preempt_enable();
+	if (unlikely(fencing))
+		wake_up(&ub->fence_wait);
 }
 
 static void ubd_track_endio(struct bio *clone)

@@ -167,7 +167,7 @@ struct ubd_prog {
 	struct list_head bindings;	/* ubd_bpf_mutex */
 	char name[UBD_OPS_NAME_LEN];
 	u32 flags;			/* of the ops registered last */
-	spinlock_t bad_lock;		/* protects the fields below */
+	raw_spinlock_t bad_lock;	/* protects the fields below; in map()'s section */
 	u64 bad_total;
 	unsigned long bad_since;	/* jiffies; start of the current second */
 	unsigned int bad_recent;	/* bad verdicts since then */

@@ -8,7 +8,7 @@ use anyhow::{ensure, Context, Result};
 
 use crate::support::backing::{noise, same, Backing, Kind};
 use crate::support::io::{open_direct, read_direct, write_direct, Aligned};
-use crate::support::{fails, sh, wait_for, Fio, Test, Ubd};
+use crate::support::{fails, sh, wait_for, Fio, RamDisk, Test, Ubd};
 
 pub const TESTS: &[Test] = &[
     Test::new("as_disk/iostat_disk_mapped", || {
@@ -29,6 +29,8 @@ pub const TESTS: &[Test] = &[
         end_of_disk(Kind::Disk, "")
     }),
     Test::new("as_disk/partitions", partitions),
+    Test::new("as_disk/cgroup_mapped", || in_cgroup("--bpf-fastpath")),
+    Test::new("as_disk/cgroup_declined", || in_cgroup("")),
 ];
 
 /// Fields of `/sys/block/X/stat`: ios and sectors read, ios and sectors written, in flight.
@@ -214,4 +216,38 @@ fn partitions() -> Result<()> {
     same(&read_direct(&backing.path, at, data.len())?, data).context("in the backing")?;
     let at = start * 512 + 4096;
     same(&read_direct(ubd.node(), at, data.len())?, data).context("in the device")
+}
+
+/// The first I/O of a control group counts as its own, on the device and on the disk below: the
+/// backing's, or the hidden one.
+fn in_cgroup(more: &str) -> Result<()> {
+    const GROUP: &str = "/sys/fs/cgroup/ubd-first";
+    let disk = RamDisk::new()?;
+    let ubd = Ubd::add(&["-t loop", &format!("-f {}", disk.node()), more])?;
+    let before = ubd.counters()?;
+    let stat = sh(format!(
+        "echo +io > /sys/fs/cgroup/cgroup.subtree_control; mkdir {GROUP}; trap 'rmdir {GROUP}' EXIT
+         ( echo $BASHPID > {GROUP}/cgroup.procs
+           dd if={} of=/dev/null bs=4k count=1 iflag=direct status=none )
+         cat {GROUP}/io.stat",
+        ubd.node()
+    ))?;
+    let count = ubd.counters()?.since(&before);
+    let mut expected = vec![ubd.attr("dev")?];
+    if more.is_empty() {
+        count.all_declined(1)?;
+    } else {
+        count.all_mapped(1)?;
+        expected.push(sh(format!("cat /sys/block/{}/dev", disk.name()))?);
+    }
+    let read: Vec<&str> = stat
+        .lines()
+        .filter(|line| line.contains(" rios=1 "))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    ensure!(
+        read.len() == 2 && expected.iter().all(|dev| read.contains(&dev.as_str())),
+        "the group has read from other disks than {expected:?} and one more: {stat}"
+    );
+    Ok(())
 }
