@@ -166,7 +166,7 @@ fn mounted(kind: &Kind, node: &str, look: impl FnOnce() -> Result<()>) -> Result
     let mut fsck = kind.fsck.split(' ').chain([node]);
     let program = fsck.next().context("no command")?;
     let out = Command::new(program).args(fsck).output().context("fsck")?;
-    let text = String::from_utf8_lossy(&out.stdout);
+    let text = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
     ensure!(out.status.success(), "fsck: {}\n{text}", out.status);
     Ok(())
 }
