@@ -202,20 +202,14 @@ static inline void ubd_zero_fill_bio(struct bio *bio)
 }
 
 /*
- * bio_set_dev() in half the instructions. With @checked, the end of the device
- * has been checked, and there is no partition to add. Preemption is on: the first
- * bio of a cgroup for a device takes locks that may sleep (PREEMPT_RT).
+ * To its cgroup a bio counts at the device that it is at now. Preemption is on:
+ * the first of a cgroup for a device takes locks that may sleep (PREEMPT_RT).
  */
-static __always_inline void ubd_bio_set_dev(struct bio *bio,
-					    struct block_device *bdev,
-					    bool checked)
+static __always_inline void ubd_bio_associate(struct bio *bio)
 {
+#ifdef CONFIG_BLK_CGROUP
 	struct cgroup_subsys_state *css = bio_blkcg_css(bio);
-	unsigned short flags = bio->bi_flags;
 
-	flags &= ~(1U << BIO_REMAPPED | 1U << BIO_BPS_THROTTLED);
-	bio->bi_flags = flags | (checked ? 1U << BIO_REMAPPED : 0);
-	bio->bi_bdev = bdev;
 	/* Unlike the root, others are only held by what is being replaced. */
 	if (css && css->parent) {
 		rcu_read_lock();
@@ -224,6 +218,23 @@ static __always_inline void ubd_bio_set_dev(struct bio *bio,
 	} else {
 		bio_associate_blkg_from_css(bio, css);
 	}
+#endif
+}
+
+/*
+ * bio_set_dev() in half the instructions. With @checked, the end of the device
+ * has been checked, and there is no partition to add.
+ */
+static __always_inline void ubd_bio_set_dev(struct bio *bio,
+					    struct block_device *bdev,
+					    bool checked)
+{
+	unsigned short flags = bio->bi_flags;
+
+	flags &= ~(1U << BIO_REMAPPED | 1U << BIO_BPS_THROTTLED);
+	bio->bi_flags = flags | (checked ? 1U << BIO_REMAPPED : 0);
+	bio->bi_bdev = bdev;
+	ubd_bio_associate(bio);
 }
 
 /* ---- times of files ---- */
