@@ -13,8 +13,10 @@ use io_uring::squeue;
 use ubd_bpf::control::{AddRequest, Control};
 use ubd_bpf::uapi::ublk;
 
-use super::server::{delete, descs_len, map, open_node, params, Queue, IO_BYTES, SECTORS};
-use crate::support::io::{read_direct, write_direct};
+use super::server::{
+    delete, descs_len, map, open_node, params, spawn_writer, Queue, IO_BYTES, SECTORS,
+};
+use crate::support::io::{open_direct, read_direct};
 use crate::support::model::Model;
 use crate::support::{seconds, Fio, Ubd};
 
@@ -238,14 +240,12 @@ pub fn user_copy_bounds() -> Result<()> {
     let id = info.dev_id;
     control.start(id, std::process::id())?;
     let descs = map(&queue.node, libc::PROT_READ, descs_len(DEPTH), 0)?;
-    let (path, mut writer) = (device.node(), None);
+    let (disk, mut writer) = (open_direct(device.node(), true)?, None);
     let tag = loop {
         // Others look at the disk first; who writes comes when they are done.
         let Some((tag, result)) = queue.next(seconds(1))? else {
-            let path = path.clone();
-            let write = move || write_direct(path, 4096, &[0xa5; 4096]);
             ensure!(writer.is_none(), "no request came");
-            writer = Some(std::thread::spawn(write));
+            writer = Some(spawn_writer(&disk, 1..2, 0xa5)?);
             continue;
         };
         ensure!(result == ublk::IO_RES_OK, "tag {tag} ended with {result}");
@@ -306,7 +306,7 @@ pub fn user_copy_bounds() -> Result<()> {
     );
     // SAFETY: mapped above, not used any more.
     unsafe { libc::munmap(descs, descs_len(DEPTH)) };
-    drop(queue);
+    drop((queue, disk));
     delete(&control, device)
 }
 
@@ -375,13 +375,12 @@ pub fn large_descriptors() -> Result<()> {
         queue.fetch(tag)?;
     }
     control.start(info.dev_id, std::process::id())?;
-    let path = device.node();
+    let disk = open_direct(device.node(), true)?;
     // All tags have their turn.
-    let writer = std::thread::spawn(move || {
-        (0..4 * u64::from(DEPTH)).try_for_each(|at| write_direct(&path, at << 12, &[1; 4096]))
-    });
+    let writes = 4 * u64::from(DEPTH);
+    let writer = spawn_writer(&disk, 0..writes, 1)?;
     let mut seen = 0;
-    while seen < 4 * u64::from(DEPTH) {
+    while seen < writes {
         let (tag, result) = queue.next(seconds(20))?.context("no request came")?;
         ensure!(result == ublk::IO_RES_OK, "tag {tag} ended with {result}");
         // SAFETY: the mapping holds DEPTH descriptors, this one is ours by the completion.
@@ -400,6 +399,6 @@ pub fn large_descriptors() -> Result<()> {
     writer.join().expect("joining")?;
     // SAFETY: mapped above, not used any more.
     unsafe { libc::munmap(descs, len) };
-    drop(queue);
+    drop((queue, disk));
     delete(&control, device)
 }

@@ -3,7 +3,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -73,6 +75,20 @@ pub fn delete(control: &Control, device: Ubd) -> Result<()> {
     control.del(device.id())?;
     std::mem::forget(device);
     Ok(())
+}
+
+/// Somebody else who fills these blocks of 4 KiB of a disk, which stays open: udev reads a disk that
+/// a writer has closed, and meanwhile nobody can close it, if a test serves it and does something else.
+pub fn spawn_writer(
+    disk: &File,
+    mut blocks: Range<u64>,
+    byte: u8,
+) -> Result<JoinHandle<io::Result<()>>> {
+    let disk = disk.try_clone()?;
+    let data = Aligned::copy_of(&[byte; 4096], 0);
+    Ok(std::thread::spawn(move || {
+        blocks.try_for_each(|block| disk.write_all_at(&data, block << 12))
+    }))
 }
 
 /// Opens the character node, which appears a moment after ADD.

@@ -2,6 +2,7 @@
 //! Servers that never see the data: a request's pages as a registered buffer of a ring.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -15,9 +16,10 @@ use ubd_bpf::uapi::ublk;
 
 use super::modes::{Store, DEPTH};
 use super::server::{
-    add_unscanned, command, delete, descs_len, map, open_node, Queue, IO_BYTES, SECTORS,
+    add_unscanned, command, delete, descs_len, map, open_node, spawn_writer, Queue, IO_BYTES,
+    SECTORS,
 };
-use crate::support::io::{read_direct, write_direct};
+use crate::support::io::{open_direct, read_direct};
 use crate::support::{needs_features, seconds, Skip, Ubd};
 
 /// Beyond every ring's table.
@@ -238,6 +240,7 @@ struct Held {
     control: Control,
     device: Ubd,
     lender: Lender,
+    disk: File,
 }
 
 impl Held {
@@ -246,17 +249,18 @@ impl Held {
         let device = add_unscanned(&control, flags, DEPTH)?;
         let lender = Lender::new(open_node(device.id())?, by, backing()?)?;
         control.start(device.id(), std::process::id())?;
+        let disk = open_direct(device.node(), true)?;
         Ok(Held {
             control,
             device,
             lender,
+            disk,
         })
     }
 
     /// Starts a write of 4 KiB; gives its tag, and with it the whole request, to the test.
-    fn write(&mut self) -> Result<(u16, JoinHandle<Result<()>>)> {
-        let path = self.device.node();
-        let writer = std::thread::spawn(move || write_direct(path, 4096, &[0xa5; 4096]));
+    fn write(&mut self) -> Result<(u16, JoinHandle<io::Result<()>>)> {
+        let writer = spawn_writer(&self.disk, 1..2, 0xa5)?;
         loop {
             let (_, tag, _) = self.next()?.context("no request came")?;
             if self.lender.desc(tag).op_flags & 0xff == ublk::IO_OP_WRITE {
@@ -325,7 +329,7 @@ impl Held {
     }
 
     fn delete(self) -> Result<()> {
-        drop(self.lender);
+        drop((self.lender, self.disk));
         delete(&self.control, self.device)
     }
 }
@@ -406,6 +410,7 @@ pub fn server_goes() -> Result<()> {
     ensure!(!writer.is_finished(), "it ended by itself");
     drop(held.lender);
     ensure!(writer.join().expect("joining").is_err(), "it was answered");
+    drop(held.disk);
     delete(&held.control, held.device)
 }
 
