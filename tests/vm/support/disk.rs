@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use anyhow::{Context, Result};
 
 use super::io::{discard, open_direct, zero_out};
-use super::sh;
+use super::{mount::unmount, sh};
 
 /// Sizes of a [`RamDisk`] and of the file system in [`Files`].
 pub const RAM_DISK_MIB: u64 = 128;
@@ -188,6 +188,7 @@ impl Files {
 
 impl Drop for Files {
     fn drop(&mut self) {
-        let _ = sh(format!("umount {}", self.dir.display()));
+        // What fails here is found among the leftovers.
+        let _ = unmount(&self.dir);
     }
 }

@@ -58,7 +58,7 @@ impl Drop for Mount {
 }
 
 /// A file of it may be a slot for a moment after its device has gone: as long as udev looks at that.
-fn unmount(dir: &Path) -> Result<()> {
+pub fn unmount(dir: &Path) -> Result<()> {
     let unmounted = || sh(format!("umount {}", dir.display())).is_ok();
     wait_for(
         "a file system to be let go",
