@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A device must not be mapped to itself, on no way round.
 
+use std::fs::File;
+use std::time::Duration;
+
 use anyhow::{ensure, Result};
 
 use super::{any, open, Slots};
 use crate::support::io::write_direct;
-use crate::support::{fails, sh, Dm, LoopDisk, RamDisk, Ubd};
+use crate::support::{fails, sh, wait_for, Dm, LoopDisk, RamDisk, Ubd};
 use ubd_bpf::uapi::ubd;
 
-/// A device with two partitions, over a RAM disk.
-fn partitioned(disk: &RamDisk) -> Result<Ubd> {
+/// A device with two partitions, over a RAM disk. The table is also read when udev likes, which
+/// takes them away for a moment; nobody can while one is open, as the file keeps the first.
+fn partitioned(disk: &RamDisk) -> Result<(Ubd, Option<File>)> {
     let device = Ubd::add(&["-t loop -f", &disk.node()])?;
     let mut table = [0; 512];
     for (entry, start) in [2048u32, 67584].into_iter().enumerate() {
@@ -21,16 +25,22 @@ fn partitioned(disk: &RamDisk) -> Result<Ubd> {
     table[510..].copy_from_slice(&[0x55, 0xaa]);
     write_direct(device.node(), 0, &table)?;
     sh(format!(
-        "settle; udevadm lock --device={0} blockdev --rereadpt {0}; settle; ls {0}p2",
+        "settle; udevadm lock --device={0} blockdev --rereadpt {0}",
         device.node()
     ))?;
-    Ok(device)
+    let first = format!("{}p1", device.node());
+    let mut held = None;
+    wait_for("partitions", Duration::from_secs(10), || {
+        held = open(&first, true, false).ok();
+        held.is_some()
+    })?;
+    Ok((device, held))
 }
 
 /// Itself, its partitions, other ubd devices, and files that lie on one.
 pub fn kernel() -> Result<()> {
     let (disk, disk2) = (RamDisk::new()?, RamDisk::new()?);
-    let device = partitioned(&disk)?;
+    let (device, _held) = partitioned(&disk)?;
     let other = Ubd::add(&["-t loop -f", &disk2.node()])?;
     sh(format!("mkfs.ext4 -q {0}; mkdir -p /mnt/cycle; mount {0} /mnt/cycle; truncate -s 1M /mnt/cycle/file", other.node()))?;
     let result = (|| {
@@ -62,7 +72,7 @@ pub fn kernel() -> Result<()> {
 /// What lies between, only the tools can look through.
 pub fn tools() -> Result<()> {
     let disk = RamDisk::new()?;
-    let device = partitioned(&disk)?;
+    let (device, _held) = partitioned(&disk)?;
     let linear = Dm::linear("ubdcycle", &format!("{}p1", device.node()), 8)?;
     let over_linear = LoopDisk::new(linear.node().as_ref(), "")?;
     let null = Ubd::add(&["-t null -s 16M"])?;
