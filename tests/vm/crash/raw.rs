@@ -73,6 +73,9 @@ struct Load<'a> {
     state: Mutex<State>,
     acks: Mutex<Vec<Ack>>,
     mark: &'a (dyn Fn(&str) -> Result<()> + Sync),
+    /// Held during a flush, and a FUA write, which brings one. What has ended when a flush begins,
+    /// the log has at the end of that one, though another may have begun later and ended earlier.
+    flushing: Mutex<()>,
     done: AtomicBool,
 }
 
@@ -96,6 +99,7 @@ pub fn load(node: &str, start: u64, mark: &(dyn Fn(&str) -> Result<()> + Sync)) 
         }),
         acks: Mutex::default(),
         mark,
+        flushing: Mutex::default(),
         done: AtomicBool::new(false),
     };
     thread::scope(|scope| {
@@ -176,7 +180,10 @@ impl Load<'_> {
     fn write_durable(&self) -> Result<()> {
         let mut rng = Rng::with_seed(3);
         for _ in 0..DURABLE_WRITES {
-            let (version, sectors) = self.write(&DURABLE, &mut rng, libc::RWF_DSYNC)?;
+            let (version, sectors) = {
+                let _flushing = lock(&self.flushing);
+                self.write(&DURABLE, &mut rng, libc::RWF_DSYNC)?
+            };
             let written = sectors.clone().map(|sector| (version, sector));
             lock(&self.state).fua.extend(written);
             self.acknowledge(|durable| durable[sectors].fill(version))?;
@@ -200,7 +207,10 @@ impl Load<'_> {
                 state.flushed = state.last;
                 state.completed.clone()
             };
-            self.file.sync_data().context("flush")?;
+            {
+                let _flushing = lock(&self.flushing);
+                self.file.sync_data().context("flush")?;
+            }
             self.acknowledge(|durable| {
                 for (durable, completed) in durable.iter_mut().zip(completed) {
                     *durable = completed.max(*durable);
