@@ -57,6 +57,10 @@ pub const TESTS: &[Test] = &[
         "lifecycle/ring_outlives_its_thread_waiting",
         ring::outlives_its_thread_waiting,
     ),
+    Test::new(
+        "lifecycle/attribute_waits_for_io",
+        ring::attribute_waits_for_io,
+    ),
     Test {
         name: "lifecycle/del_while_open",
         run: del::while_open,

@@ -10,13 +10,14 @@ use anyhow::{ensure, Context, Result};
 use ubd_bpf::control::Control;
 use ubd_bpf::uapi::ublk;
 
-use super::{ends_with_eio, read_of};
+use super::{ends_with_eio, read_of, BOUND};
 use crate::control::server::{add_unscanned, delete, open_node, Queue, Ring};
-use crate::support::Ubd;
+use crate::support::{wait_for, Quiet, Ubd};
 
 const DEPTH: u16 = 4;
 
-/// A device whose only queue belongs to a thread that has ended, and its ring.
+/// A device whose only queue belongs to a thread that has ended, and its ring. udev must be quiet:
+/// what it reads may never end, and whoever writes an attribute of the queue waits for that.
 fn orphaned(control: &Control, flags: u64, ring: Ring) -> Result<(Ubd, Queue)> {
     let device = add_unscanned(control, flags, DEPTH)?;
     let node = open_node(device.id())?;
@@ -30,13 +31,18 @@ fn orphaned(control: &Control, flags: u64, ring: Ring) -> Result<(Ubd, Queue)> {
     let queue = thread.join().expect("the thread of the queue")?;
     control.start(device.id(), std::process::id())?;
     // What only time can tell is told soon.
-    let hidden = format!("/sys/devices/virtual/block/ubdh{}", device.id());
-    fs::write(format!("{hidden}/queue/io_timeout"), "1000")?;
+    fs::write(io_timeout(&device), "1000")?;
     Ok((device, queue))
+}
+
+fn io_timeout(device: &Ubd) -> String {
+    let id = device.id();
+    format!("/sys/devices/virtual/block/ubdh{id}/queue/io_timeout")
 }
 
 /// What is declined fails, as it does when a server dies.
 pub fn outlives_its_thread() -> Result<()> {
+    let _quiet = Quiet::udev()?;
     let control = Control::open()?;
     for ring in [Ring::Plain, Ring::Deferred] {
         let (device, queue) = orphaned(&control, 0, ring)?;
@@ -50,6 +56,7 @@ pub fn outlives_its_thread() -> Result<()> {
 
 /// The same with a device that waits for its next server, in peace.
 pub fn outlives_its_thread_waiting() -> Result<()> {
+    let _quiet = Quiet::udev()?;
     let control = Control::open()?;
     for ring in [Ring::Plain, Ring::Deferred] {
         let (device, queue) = orphaned(&control, ublk::F_USER_RECOVERY, ring)?;
@@ -70,6 +77,37 @@ pub fn outlives_its_thread_waiting() -> Result<()> {
         );
         ended.with_context(|| format!("{ring:?}"))?;
     }
+    Ok(())
+}
+
+/// An attribute of the hidden queue is written once no I/O is under way, as with any disk. That may
+/// take until there is a server again, or until STOP.
+pub fn attribute_waits_for_io() -> Result<()> {
+    let _quiet = Quiet::udev()?;
+    let control = Control::open()?;
+    let (device, queue) = orphaned(&control, ublk::F_USER_RECOVERY, Ring::Plain)?;
+    let read = read_of(&device)?;
+    wait_for("the read to be declined", BOUND, || {
+        device
+            .counters()
+            .is_ok_and(|counters| counters["declined"] > 0)
+    })?;
+    let attribute = io_timeout(&device);
+    let writer = std::thread::spawn(move || fs::write(attribute, "2000"));
+    sleep(Duration::from_secs(2));
+    let waits = !writer.is_finished() && !read.is_finished();
+    control.stop(device.id())?;
+    let ended = ends_with_eio(read);
+    let freed = wait_for("the attribute to be written", BOUND, || {
+        writer.is_finished()
+    });
+    delete(&control, device)?;
+    drop(queue);
+    ended.and(freed)?;
+    ensure!(
+        waits,
+        "neither the read nor the attribute waited for a server"
+    );
     Ok(())
 }
 
