@@ -2,7 +2,8 @@
 /*
  * Answers of random numbers. So many of a second are anything at all, fewer than
  * would have the program ejected; the rest are allowed, though no two of them
- * need agree where a sector is.
+ * need agree where a sector is. They come one by one: what a second allows, given
+ * late in one and early in the next, would be twice as many for the driver.
  */
 #ifndef UBD_TEST_GARBAGE_H
 #define UBD_TEST_GARBAGE_H
@@ -13,10 +14,9 @@
 
 const volatile __u32 window = 1;	/* sectors of every slot */
 const volatile __u32 read_only = ~0U;	/* a slot that must not be written */
-const volatile __u32 per_second = 40;	/* answers of any kind */
+const volatile __u32 per_second = 32;	/* answers of any kind */
 
-__u64 since;
-__u32 given;
+__u64 last;	/* when there was one */
 
 static __always_inline __u64 random64(void)
 {
@@ -93,15 +93,11 @@ static __always_inline int some_answer(struct ubd_bpf_io *io)
 
 static __always_inline int garbage_answer(struct ubd_bpf_io *io)
 {
-	__u64 now = bpf_ktime_get_ns();
+	__u64 before = last, now = bpf_ktime_get_ns();
 
-	if (now - since >= SECOND) {
-		since = now;
-		given = 0;
-	}
-	if (given >= per_second)
+	if (now - before < SECOND / per_second ||
+	    !__sync_bool_compare_and_swap(&last, before, now))
 		return some_answer(io);
-	given++;
 	return any_answer(io);
 }
 
